@@ -1,0 +1,131 @@
+//! The table of contents of a custom-format dump (`pg_dump -Fc`, archive versions 1.14 to 1.16), read
+//! as bounded byte strings: names may be in any encoding, and a damaged count must not allocate.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ArchiveError;
+
+/// Bytes that are nearly always UTF-8. Serialised as a string when they are, else as `{"hex": "…"}`.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(pub Vec<u8>);
+
+impl Text {
+    /// The text, when it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The text for people: what is not UTF-8 is replaced.
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Text(text.as_bytes().to_vec())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.lossy())
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: serde::Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
+        todo!()
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: serde::Deserializer<'de>>(_deserializer: D) -> Result<Self, D::Error> {
+        todo!()
+    }
+}
+
+/// When an entry is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Part of no section (encoding, search path, …).
+    None,
+    /// Before the data.
+    PreData,
+    /// The data.
+    Data,
+    /// After the data: indexes, constraints, triggers, …
+    PostData,
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub struct TocEntry {
+    /// Its number within this dump.
+    pub dump_id: i32,
+    /// Whether a data block of this number follows.
+    pub has_data: bool,
+    /// `TABLE`, `INDEX`, `TABLE DATA`, …
+    pub description: Text,
+    /// Schema, or empty.
+    pub namespace: Text,
+    /// Its name (with arguments for functions, table and name for constraints).
+    pub tag: Text,
+    /// Owning role, or empty.
+    pub owner: Text,
+    /// When it is restored.
+    pub section: Section,
+    /// The SQL that makes it.
+    pub definition: Text,
+    /// The SQL that removes it.
+    pub drop_statement: Text,
+    /// The COPY statement, for table data.
+    pub copy_statement: Text,
+    /// Tablespace, or empty.
+    pub tablespace: Text,
+    /// Table access method, or empty.
+    pub access_method: Text,
+    /// Entries that must be restored before.
+    pub dependencies: Vec<i32>,
+}
+
+/// Header and table of contents of a dump.
+#[derive(Clone, Debug)]
+pub struct Toc {
+    /// Archive version, such as `(1, 14)`.
+    pub version: (u8, u8),
+    /// The database's name as pg_dump wrote it.
+    pub database: Text,
+    /// The server's version string.
+    pub server_version: Text,
+    /// pg_dump's version string.
+    pub dump_version: Text,
+    /// The entries, in restore order.
+    pub entries: Vec<TocEntry>,
+    /// Bytes that header and entries take at the stream's start.
+    pub length_bytes: u64,
+}
+
+impl Toc {
+    /// Reads header and entries from the start of `bytes`, which may go on after them.
+    pub fn parse(_bytes: &[u8]) -> Result<Toc, ArchiveError> {
+        todo!()
+    }
+
+    /// The entry of that number.
+    pub fn entry(&self, dump_id: i32) -> Option<&TocEntry> {
+        self.entries.iter().find(|entry| entry.dump_id == dump_id)
+    }
+
+    /// The database's encoding as the ENCODING entry sets it, such as `UTF8`, `LATIN1`, `SQL_ASCII`.
+    pub fn encoding(&self) -> Option<String> {
+        todo!()
+    }
+}

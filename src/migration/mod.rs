@@ -1,0 +1,199 @@
+//! Migrations as text: reading folders in several layouts, splitting and classifying statements,
+//! planning, linting. No database, and no I/O but reading the folder.
+
+pub mod classify;
+pub mod lint;
+pub mod plan;
+pub mod source;
+pub mod split;
+pub mod template;
+
+use std::cmp::Ordering;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A migration's version: numbers are compared as numbers, whatever their padding, the rest as text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub String);
+
+impl Version {
+    /// The text, as the file spells it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, _other: &Self) -> Ordering {
+        todo!()
+    }
+}
+
+/// What a migration's file says of itself, whatever its layout's spelling.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Who wrote it.
+    pub author: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Old application versions break.
+    pub breaking: bool,
+    /// How long the author expects it to take.
+    pub estimated_duration: Option<Duration>,
+    /// `small`, `medium` or `large`.
+    pub data_volume: Option<String>,
+    /// `low`, `medium` or `high`.
+    pub risk: Option<String>,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// Names of migrations that must be applied before.
+    pub dependencies: Vec<String>,
+    /// Needs the application to be down.
+    pub requires_downtime: bool,
+    /// Tables that the author says it touches.
+    pub affected_tables: Vec<String>,
+    /// `restore`: DOWN is not to be used.
+    pub rollback_strategy: Option<String>,
+    /// Its own `statement_timeout`.
+    pub statement_timeout: Option<Duration>,
+    /// Its own `lock_timeout`.
+    pub lock_timeout: Option<Duration>,
+}
+
+/// SQL to run, cut out of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The text, exactly as in the file.
+    pub sql: String,
+    /// The line of the file on which `sql` begins, from 1.
+    pub first_line: u32,
+    /// Its statements, in order.
+    pub statements: Vec<Statement>,
+    /// Why it cannot run in one transaction; `None`: it can.
+    pub no_transaction: Option<String>,
+}
+
+impl Script {
+    /// Whether there is no statement in it.
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
+    /// Line and column in the file (both from 1) of a byte offset in `sql`.
+    pub fn position(&self, offset: usize) -> (u32, u32) {
+        let before = &self.sql.as_bytes()[..offset.min(self.sql.len())];
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() as u32;
+        let start = before
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() as u32;
+        (self.first_line + line, column + 1)
+    }
+}
+
+/// One statement of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Where it begins in the script's text, white space and comments before it left out.
+    pub start: usize,
+    /// Where it ends, its semicolon included.
+    pub end: usize,
+    /// What it may do.
+    pub effect: Effect,
+}
+
+/// What a statement may do to a database, as far as its text tells. When in doubt, the worse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// It cannot run inside a transaction block.
+    pub needs_no_transaction: bool,
+    /// It is BEGIN, COMMIT, ROLLBACK, END, START TRANSACTION, PREPARE TRANSACTION and the like.
+    pub controls_transaction: bool,
+    /// It may remove or rewrite rows, columns or values that were there: DROP TABLE or COLUMN, TRUNCATE,
+    /// DELETE, UPDATE, MERGE, INSERT … ON CONFLICT DO UPDATE, a type change, DROP SCHEMA, DROP TYPE, …
+    pub destroys_data: Option<String>,
+    /// It only adds something that was not there, or removes what such a statement added, and can
+    /// change no value and remove no row that was there before: DESIGN's additive proof.
+    pub additive: Additive,
+    /// Index that a CREATE INDEX CONCURRENTLY makes, as written.
+    pub concurrent_index: Option<String>,
+}
+
+/// Whether a statement counts for the additive proof.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Additive {
+    /// It does not.
+    #[default]
+    No,
+    /// It creates the object named, `kind name` (`table orders`, `column orders.note`, `index i`).
+    Creates(String),
+    /// It drops the object named, which only counts when an UP of the same run created it.
+    Drops(String),
+    /// It changes nothing that a proof looks at (COMMENT on what the run created is not among these).
+    Nothing,
+}
+
+/// One migration, read from a folder.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    /// Its version; unique within a folder.
+    pub version: Version,
+    /// Its name, without version and ending.
+    pub name: String,
+    /// The file that UP stands in.
+    pub path: PathBuf,
+    /// The file's name, as people and the guides call it.
+    pub file_name: String,
+    /// SHA-256 of the file (or of UP's and DOWN's file, in this order), hexadecimal.
+    pub checksum: String,
+    /// SHA-256 of the text without comments and with white space folded: equal when an edit was harmless.
+    pub loose_checksum: String,
+    /// What to run.
+    pub up: Script,
+    /// What undoes it. `None`: the author gave none. Blank or comments only count as none.
+    pub down: Option<Script>,
+    /// What the file says of itself.
+    pub metadata: Metadata,
+}
+
+impl Migration {
+    /// `version name`, as messages show it.
+    pub fn label(&self) -> String {
+        if self.name.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}_{}", self.version, self.name)
+        }
+    }
+}
+
+/// A migration that was applied, as the control schema remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Version.
+    pub version: Version,
+    /// Name.
+    pub name: String,
+    /// The file's SHA-256 when it was applied.
+    pub checksum: String,
+    /// The loose one.
+    pub loose_checksum: Option<String>,
+    /// The batch that it was applied in.
+    pub batch: i32,
+}

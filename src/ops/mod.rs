@@ -1,0 +1,1 @@
+//! The operations: the only place where the subsystems meet. One file a verb.

@@ -1,0 +1,29 @@
+//! The server, its sessions and its client programs. Processes are started here and nowhere else.
+
+pub mod checks;
+pub mod databases;
+pub mod dump;
+pub mod execute;
+pub mod guard;
+pub mod load;
+pub mod preflight;
+pub mod quote;
+pub mod session;
+pub mod swap;
+pub mod target;
+pub mod tools;
+pub mod writes;
+
+pub use session::Session;
+pub use target::Target;
+pub use tools::Tools;
+
+/// Settings that change how values are written as text, fixed for every dump and every read that is
+/// compared with one: a database-level `bytea_output` would otherwise change the bytes.
+pub const TEXT_SETTINGS: &[(&str, &str)] = &[
+    ("TimeZone", "UTC"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("xmlbinary", "base64"),
+    ("xmloption", "content"),
+];

@@ -1,0 +1,297 @@
+//! What was resolved: the values that operations run with, whatever they came from.
+//!
+//! The binary fills these from options, environment, `.env` files and `ripcord.toml`; a program that
+//! uses the library fills them itself. Everything is plain data with units in the types.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Where a run changes things and under which rules.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// `development`, `staging`, `production` or one that the configuration defines; `None` when
+    /// nobody named one, and then the strict rules hold.
+    pub name: Option<String>,
+    /// Destructive commands are refused, and so is a store that dies with the process.
+    pub protected: bool,
+    /// A run needs an approval: typed, `--yes` or `FORCE_RUN=true`.
+    pub approval: bool,
+    /// `--skip-backup` is allowed.
+    pub allow_skip_backup: bool,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Environment {
+            name: None,
+            protected: true,
+            approval: false,
+            allow_skip_backup: false,
+        }
+    }
+}
+
+/// Where the master key comes from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// The 64 hexadecimal digits themselves (from `BACKUP_ENCRYPTION_KEY` or another variable).
+    Hex {
+        /// The variable's name, for messages.
+        variable: String,
+        /// The digits.
+        digits: SecretString,
+    },
+    /// A file that holds the digits.
+    File(PathBuf),
+    /// A command that prints the digits, run by `sh -c`.
+    Command(String),
+}
+
+/// How a backup is made.
+#[derive(Clone, Debug)]
+pub struct BackupSettings {
+    /// zstd's level, 1 to 19.
+    pub compression_level: i32,
+    /// pg_dump processes at once.
+    pub jobs: u32,
+    /// How long a backup may take.
+    pub timeout: Duration,
+    /// Schemas that are left out, besides ripcord's own.
+    pub exclude_schemas: Vec<String>,
+}
+
+/// How long things may take.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// PostgreSQL's `statement_timeout` while a migration runs.
+    pub statement: Duration,
+    /// PostgreSQL's `lock_timeout` while a migration runs.
+    pub lock: Duration,
+    /// One whole migration.
+    pub migration: Duration,
+    /// Connecting to the server.
+    pub connect: Duration,
+    /// How long a run waits for the lock that another run holds.
+    pub wait_for_lock: Duration,
+}
+
+/// How often a whole transaction is tried again.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Attempts, the first one included.
+    pub attempts: u32,
+    /// The pause before the second; it doubles, with jitter.
+    pub delay: Duration,
+}
+
+/// One thing that tells whether the application is well.
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: HealthProbe,
+    /// This many good answers in a row are green.
+    pub successes: u32,
+    /// The pause between two probes.
+    pub interval: Duration,
+    /// Green must come within this time.
+    pub deadline: Duration,
+    /// One probe's own limit.
+    pub timeout: Duration,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug)]
+pub enum HealthProbe {
+    /// An HTTP GET.
+    Url {
+        /// `http://` or `https://`.
+        url: String,
+        /// Accepted statuses; empty: any 2xx.
+        expect_status: Vec<u16>,
+        /// JSON pointer (RFC 6901) → the text that its value must have.
+        expect_json: BTreeMap<String, String>,
+        /// Text that the body must contain.
+        expect_text: Option<String>,
+        /// Header → value, already taken from the environment.
+        headers: Vec<(String, SecretString)>,
+    },
+    /// A command, run by `sh -c`; exit status 0 is well.
+    Command(String),
+    /// A query on the target; it is well when it returns no row, or one whose first column is true.
+    Sql(String),
+}
+
+/// What to do when a run fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// The gentlest rung that can be proved.
+    Auto,
+    /// Transaction rollback and DOWN only.
+    Rollback,
+    /// Straight to the restore.
+    Restore,
+    /// Leave everything as it is.
+    Stop,
+}
+
+/// What holds for writes that others commit after the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Writes {
+    /// They are counted, and an unattended restore that would lose one is not done.
+    Refuse,
+    /// Others can only read while the run lasts; counted all the same.
+    Fence,
+    /// A restore may lose them; they are counted and told.
+    AcceptLoss,
+}
+
+/// Commands around the steps of a run, each run by `sh -c`.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// Hook's name (`before_run`, `after_backup`, …) → commands.
+    pub commands: BTreeMap<String, Vec<String>>,
+    /// One command's limit.
+    pub timeout: Duration,
+}
+
+/// What stands against a migration whose applied text has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChanged {
+    /// The plan is invalid.
+    Error,
+    /// It runs once more.
+    Rerun,
+    /// It is told and left.
+    Warn,
+}
+
+/// The rules of keeping backups; see [`crate::retention`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionRules {
+    /// The newest N.
+    pub keep_last: u32,
+    /// The newest of each of the last N hours that have one.
+    pub keep_hourly: u32,
+    /// Likewise days.
+    pub keep_daily: u32,
+    /// Likewise ISO weeks.
+    pub keep_weekly: u32,
+    /// Likewise months.
+    pub keep_monthly: u32,
+    /// Likewise years.
+    pub keep_yearly: u32,
+    /// Everything younger than this.
+    pub keep_within: Option<Duration>,
+    /// Everything with one of these tags.
+    pub keep_tags: Vec<String>,
+    /// The store's share for this lineage, in bytes: the oldest that no other rule needs go first.
+    pub max_size_bytes: Option<u64>,
+}
+
+impl RetentionRules {
+    /// The last 10 and everything of the last 7 days.
+    pub fn standard() -> Self {
+        RetentionRules {
+            keep_last: 10,
+            keep_within: Some(Duration::from_secs(7 * 24 * 3600)),
+            ..RetentionRules::default()
+        }
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The target's URL or `key=value` string; `None`: libpq's variables alone.
+    pub database_url: Option<SecretString>,
+    /// The database that the lock is held in; `None`: `postgres`, else `template1`.
+    pub maintenance_db: Option<String>,
+    /// The folder of migrations; `None`: found among the usual ones.
+    pub migrations_dir: Option<PathBuf>,
+    /// The layout's name, when the configuration forces one.
+    pub layout: Option<String>,
+    /// Where backups live: a folder or a URL.
+    pub store: String,
+    /// Under which rules.
+    pub environment: Environment,
+    /// Where the master key comes from; `None` is found out before anything is dumped.
+    pub key: Option<KeySource>,
+    /// Folders with the programs of PostgreSQL, looked through first.
+    pub pg_bin: Vec<PathBuf>,
+    /// How a backup is made.
+    pub backup: BackupSettings,
+    /// Which backups stay.
+    pub retention: RetentionRules,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How often things are tried.
+    pub retry: Retry,
+    /// Whether the application is well.
+    pub health: Vec<HealthCheck>,
+    /// What to do on failure.
+    pub on_failure: OnFailure,
+    /// What holds for foreign writes.
+    pub writes: Writes,
+    /// Commands around the steps.
+    pub hooks: Hooks,
+    /// What stands against a changed file.
+    pub on_changed: OnChanged,
+    /// Tables that must be there after a run, `schema.table`.
+    pub expect_tables: Vec<String>,
+    /// Functions that must be there after a run, `schema.function`.
+    pub expect_functions: Vec<String>,
+    /// A folder of SQL files that must each return no row after a run.
+    pub checks_dir: Option<PathBuf>,
+    /// The folder of log files; `None`: none are written.
+    pub logs_dir: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            database_url: None,
+            maintenance_db: None,
+            migrations_dir: None,
+            layout: None,
+            store: "backups".to_owned(),
+            environment: Environment::default(),
+            key: None,
+            pg_bin: Vec::new(),
+            backup: BackupSettings {
+                compression_level: 3,
+                jobs: 1,
+                timeout: Duration::from_secs(3600),
+                exclude_schemas: Vec::new(),
+            },
+            retention: RetentionRules::standard(),
+            timeouts: Timeouts {
+                statement: Duration::from_secs(300),
+                lock: Duration::from_secs(5),
+                migration: Duration::from_secs(600),
+                connect: Duration::from_secs(10),
+                wait_for_lock: Duration::ZERO,
+            },
+            retry: Retry {
+                attempts: 3,
+                delay: Duration::from_secs(1),
+            },
+            health: Vec::new(),
+            on_failure: OnFailure::Auto,
+            writes: Writes::Refuse,
+            hooks: Hooks {
+                commands: BTreeMap::new(),
+                timeout: Duration::from_secs(60),
+            },
+            on_changed: OnChanged::Error,
+            expect_tables: Vec::new(),
+            expect_functions: Vec::new(),
+            checks_dir: None,
+            logs_dir: None,
+        }
+    }
+}
