@@ -38,10 +38,6 @@ where
 
 /// Runs a hook or health command with `sh -c` in its own process group, a cleared environment plus
 /// `environment`, and a limit; returns its last output line on failure.
-pub async fn run_command(
-    _command: &str,
-    _environment: &[(String, String)],
-    _limit: Duration,
-) -> Result<()> {
+pub async fn run_command(_command: &str, _environment: &[(String, String)], _limit: Duration) -> Result<()> {
     todo!()
 }

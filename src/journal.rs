@@ -168,12 +168,7 @@ impl Journal {
 
     /// Goes on with one that exists: loads and checks the chain. An error when a step is missing,
     /// altered, out of order, from another run, or sealed with another key.
-    pub fn resume(
-        _log: Box<dyn StepLog>,
-        _lineage: Lineage,
-        _run: RunId,
-        _key: JournalKey,
-    ) -> Result<Journal> {
+    pub fn resume(_log: Box<dyn StepLog>, _lineage: Lineage, _run: RunId, _key: JournalKey) -> Result<Journal> {
         todo!()
     }
 
@@ -189,8 +184,6 @@ impl Journal {
 
     /// Whether [`Step::Closed`] was recorded.
     pub fn is_closed(&self) -> bool {
-        self.entries()
-            .iter()
-            .any(|entry| matches!(entry.step, Step::Closed { .. }))
+        self.entries().iter().any(|entry| matches!(entry.step, Step::Closed { .. }))
     }
 }

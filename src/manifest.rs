@@ -203,12 +203,7 @@ pub struct UnverifiedManifest {
 pub const MAX_BYTES: u64 = 256 << 20;
 
 /// Writes a manifest: clear part, wraps, sealed part under `keys.manifest`.
-pub fn encode(
-    _clear: &Clear,
-    _wraps: &[Wrap],
-    _sealed: &Sealed,
-    _keys: &SubKeys,
-) -> Result<Vec<u8>> {
+pub fn encode(_clear: &Clear, _wraps: &[Wrap], _sealed: &Sealed, _keys: &SubKeys) -> Result<Vec<u8>> {
     todo!()
 }
 

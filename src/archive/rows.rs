@@ -13,11 +13,7 @@ pub struct BlockRows<R: Read> {
 
 impl<R: Read> BlockRows<R> {
     /// `block` yields exactly the bytes from `entry.start` to `entry.end`.
-    pub fn new(
-        _block: R,
-        _entry: &BlockEntry,
-        _digest_key: [u8; 16],
-    ) -> Result<Self, ArchiveError> {
+    pub fn new(_block: R, _entry: &BlockEntry, _digest_key: [u8; 16]) -> Result<Self, ArchiveError> {
         todo!()
     }
 }

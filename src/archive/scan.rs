@@ -23,9 +23,7 @@ pub struct Scanner {
 impl Scanner {
     /// Digests rows under `digest_key`.
     pub fn new(digest_key: [u8; 16]) -> Self {
-        Scanner {
-            _digest_key: digest_key,
-        }
+        Scanner { _digest_key: digest_key }
     }
 
     /// Takes the next bytes. Memory is bounded by the table of contents and a row's prefix.

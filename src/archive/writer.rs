@@ -31,13 +31,7 @@ pub struct Finished<W> {
 
 impl<W: Write + Send + 'static> ArchiveWriter<W> {
     /// Writes the header. `level` is zstd's.
-    pub fn begin(
-        _sink: W,
-        _id: StreamId,
-        _keys: &SubKeys,
-        _level: i32,
-        _threads: usize,
-    ) -> Result<Self, ArchiveError> {
+    pub fn begin(_sink: W, _id: StreamId, _keys: &SubKeys, _level: i32, _threads: usize) -> Result<Self, ArchiveError> {
         todo!()
     }
 

@@ -57,10 +57,7 @@ pub async fn applied(_client: &Client) -> Result<Vec<MigrationRow>> {
 }
 
 /// The statement (with parameters, inside the caller's transaction) that records a row.
-pub async fn record_migration<C: tokio_postgres::GenericClient>(
-    _client: &C,
-    _row: &MigrationRow,
-) -> Result<()> {
+pub async fn record_migration<C: tokio_postgres::GenericClient>(_client: &C, _row: &MigrationRow) -> Result<()> {
     todo!()
 }
 
@@ -86,12 +83,7 @@ pub async fn reset_failed(_client: &Client) -> Result<u64> {
 }
 
 /// Replaces the checksums of an applied row (repair).
-pub async fn repair_checksum(
-    _client: &Client,
-    _version: &str,
-    _checksum: &str,
-    _loose: &str,
-) -> Result<()> {
+pub async fn repair_checksum(_client: &Client, _version: &str, _checksum: &str, _loose: &str) -> Result<()> {
     todo!()
 }
 

@@ -98,10 +98,7 @@ impl Script {
     pub fn position(&self, offset: usize) -> (u32, u32) {
         let before = &self.sql.as_bytes()[..offset.min(self.sql.len())];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() as u32;
-        let start = before
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
+        let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let column = String::from_utf8_lossy(&before[start..]).chars().count() as u32;
         (self.first_line + line, column + 1)
     }
@@ -175,11 +172,7 @@ pub struct Migration {
 impl Migration {
     /// `version name`, as messages show it.
     pub fn label(&self) -> String {
-        if self.name.is_empty() {
-            self.version.to_string()
-        } else {
-            format!("{}_{}", self.version, self.name)
-        }
+        if self.name.is_empty() { self.version.to_string() } else { format!("{}_{}", self.version, self.name) }
     }
 }
 

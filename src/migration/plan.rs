@@ -37,12 +37,7 @@ pub struct Plan {
 }
 
 /// Plans an apply.
-pub fn plan(
-    _files: &[Migration],
-    _applied: &[Applied],
-    _selection: &Selection,
-    _on_changed: OnChanged,
-) -> Plan {
+pub fn plan(_files: &[Migration], _applied: &[Applied], _selection: &Selection, _on_changed: OnChanged) -> Plan {
     todo!()
 }
 

@@ -71,10 +71,7 @@ pub async fn drop_scratch(_maintenance: &Session, _name: &str, _oid: Option<u32>
 }
 
 /// Databases that a swap kept aside, by their comments; oldest first.
-pub async fn list_aside(
-    _maintenance: &Session,
-    _lineage: Option<crate::ids::Lineage>,
-) -> Result<Vec<DatabaseInfo>> {
+pub async fn list_aside(_maintenance: &Session, _lineage: Option<crate::ids::Lineage>) -> Result<Vec<DatabaseInfo>> {
     todo!()
 }
 

@@ -24,12 +24,7 @@ pub async fn begin(_session: &Session, _limits: &Limits) -> Result<()> {
 
 /// Runs a script whole, inside the transaction that is open. Notices a script that ended or replaced
 /// the transaction (by its xid), and says so as an error. Errors carry file, line, column, statement.
-pub async fn run_in_transaction(
-    _session: &Session,
-    _script: &Script,
-    _file: &str,
-    _limits: &Limits,
-) -> Result<()> {
+pub async fn run_in_transaction(_session: &Session, _script: &Script, _file: &str, _limits: &Limits) -> Result<()> {
     todo!()
 }
 

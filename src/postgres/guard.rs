@@ -43,10 +43,7 @@ impl Guard {
 
 /// Opens the maintenance database: the configured one, else `postgres`, else `template1`; never the
 /// target itself.
-pub async fn open_maintenance(
-    _target: &Target,
-    _settings: &Settings,
-) -> Result<(Target, super::Session)> {
+pub async fn open_maintenance(_target: &Target, _settings: &Settings) -> Result<(Target, super::Session)> {
     todo!()
 }
 

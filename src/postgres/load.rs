@@ -65,21 +65,11 @@ pub struct Loaded {
 /// contents goes to pg_restore as a memfd, never as a file. Where names or statements cannot be sent as
 /// UTF-8 (SQL_ASCII, other encodings), the whole dump is piped to one pg_restore instead. Every row
 /// count is checked. Always `-e`.
-pub async fn load(
-    _tools: &Tools,
-    _target: &Target,
-    _plan: &LoadPlan,
-    _progress: &Progress,
-) -> Result<Loaded> {
+pub async fn load(_tools: &Tools, _target: &Target, _plan: &LoadPlan, _progress: &Progress) -> Result<Loaded> {
     todo!()
 }
 
 /// In place: pipes the whole dump to `pg_restore -1 --clean --if-exists -e` in `target`.
-pub async fn load_in_place(
-    _tools: &Tools,
-    _target: &Target,
-    _plan: &LoadPlan,
-    _progress: &Progress,
-) -> Result<Loaded> {
+pub async fn load_in_place(_tools: &Tools, _target: &Target, _plan: &LoadPlan, _progress: &Progress) -> Result<Loaded> {
     todo!()
 }

@@ -45,11 +45,7 @@ impl Closed {
 }
 
 /// Sets ALLOW_CONNECTIONS.
-pub async fn allow_connections(
-    _maintenance: &Session,
-    _database: &str,
-    _allow: bool,
-) -> Result<()> {
+pub async fn allow_connections(_maintenance: &Session, _database: &str, _allow: bool) -> Result<()> {
     todo!()
 }
 

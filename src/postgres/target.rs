@@ -13,10 +13,7 @@ impl Target {
     /// From the URL or `key=value` string in `settings`, libpq's variables (`PGHOST`, `PGPORT`, `PGUSER`,
     /// `PGPASSWORD`, `PGPASSFILE`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSERVICE` is refused with
     /// a hint) as given in `environment`, and `~/.pgpass`.
-    pub fn resolve(
-        _settings: &Settings,
-        _environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Target> {
+    pub fn resolve(_settings: &Settings, _environment: &dyn Fn(&str) -> Option<String>) -> Result<Target> {
         todo!()
     }
 

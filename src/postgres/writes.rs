@@ -14,11 +14,7 @@ pub async fn fence(_maintenance: &Session, _database: &str, _limit: Duration) ->
 }
 
 /// Takes the fence away; sets back `previous` when the database had that setting before.
-pub async fn unfence(
-    _maintenance: &Session,
-    _database: &str,
-    _previous: Option<&str>,
-) -> Result<()> {
+pub async fn unfence(_maintenance: &Session, _database: &str, _previous: Option<&str>) -> Result<()> {
     todo!()
 }
 
@@ -41,10 +37,6 @@ impl Counted {
 /// Counts row versions whose xmin is neither visible in `snapshot` (`pg_snapshot` as text) nor one of
 /// `our_xids`, in every table but ripcord's. Blind to deletes: their count is what `xmax` and the
 /// digests tell. `session` is the one inside the closed database.
-pub async fn count_since(
-    _session: &Session,
-    _snapshot: &str,
-    _our_xids: &[u64],
-) -> Result<Counted> {
+pub async fn count_since(_session: &Session, _snapshot: &str, _our_xids: &[u64]) -> Result<Counted> {
     todo!()
 }

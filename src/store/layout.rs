@@ -99,52 +99,27 @@ impl Store {
     }
 
     /// Begins a stream of a backup.
-    pub fn begin_stream(
-        &self,
-        _lineage: Lineage,
-        _backup: BackupId,
-        _stream: u32,
-    ) -> Result<Box<dyn ObjectWriter>> {
+    pub fn begin_stream(&self, _lineage: Lineage, _backup: BackupId, _stream: u32) -> Result<Box<dyn ObjectWriter>> {
         todo!()
     }
 
     /// Opens a stream; an error when it is missing.
-    pub fn open_stream(
-        &self,
-        _lineage: Lineage,
-        _backup: BackupId,
-        _stream: u32,
-    ) -> Result<Arc<dyn ReadAt>> {
+    pub fn open_stream(&self, _lineage: Lineage, _backup: BackupId, _stream: u32) -> Result<Arc<dyn ReadAt>> {
         todo!()
     }
 
     /// Drops a stream from the page cache.
-    pub fn drop_stream_cache(
-        &self,
-        _lineage: Lineage,
-        _backup: BackupId,
-        _stream: u32,
-    ) -> Result<()> {
+    pub fn drop_stream_cache(&self, _lineage: Lineage, _backup: BackupId, _stream: u32) -> Result<()> {
         todo!()
     }
 
     /// Commits a backup.
-    pub fn commit_manifest(
-        &self,
-        _lineage: Lineage,
-        _backup: BackupId,
-        _manifest: &[u8],
-    ) -> Result<()> {
+    pub fn commit_manifest(&self, _lineage: Lineage, _backup: BackupId, _manifest: &[u8]) -> Result<()> {
         todo!()
     }
 
     /// Replaces a manifest atomically (its wraps changed).
-    pub fn replace_manifest(
-        &self,
-        _lineage: Lineage,
-        _backup: BackupId,
-        _manifest: &[u8],
-    ) -> Result<()> {
+    pub fn replace_manifest(&self, _lineage: Lineage, _backup: BackupId, _manifest: &[u8]) -> Result<()> {
         todo!()
     }
 
@@ -180,13 +155,7 @@ impl Store {
     }
 
     /// Writes one journal object; an error when the name is taken.
-    pub fn append_step(
-        &self,
-        _lineage: Lineage,
-        _run: RunId,
-        _name: &str,
-        _bytes: &[u8],
-    ) -> Result<()> {
+    pub fn append_step(&self, _lineage: Lineage, _run: RunId, _name: &str, _bytes: &[u8]) -> Result<()> {
         todo!()
     }
 
