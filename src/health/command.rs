@@ -4,7 +4,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -33,6 +34,13 @@ pub async fn run_command(
             matches!(name, "PATH" | "HOME" | "LANG" | "TZ") || name.starts_with("LC_")
         })
     });
+    let cannot_start = |error: &dyn std::fmt::Display| {
+        Error::failed(format!("`{shown}` could not be started by `sh -c`")).because(error)
+    };
+    // One pipe for both streams keeps the order in which the lines were printed.
+    let (reader, stdout) = std::io::pipe().map_err(|error| cannot_start(&error))?;
+    let stderr = stdout.try_clone().map_err(|error| cannot_start(&error))?;
+    let pipe = Receiver::from_owned_fd(reader.into()).map_err(|error| cannot_start(&error))?;
     let child = Command::new("sh")
         .arg("-c")
         .arg(command)
@@ -40,17 +48,14 @@ pub async fn run_command(
         .envs(passed_on)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0)
         .spawn()
-        .map_err(|error| {
-            Error::failed(format!("`{shown}` could not be started by `sh -c`")).because(error)
-        })?;
+        .map_err(|error| cannot_start(&error))?;
     let mut group = Group(child);
     let mut output = Output {
-        stdout: group.0.stdout.take(),
-        stderr: group.0.stderr.take(),
+        pipe: Some(pipe),
         tail: Vec::new(),
     };
     let Ok(ended) = timeout(limit, output.until_exit(&mut group.0)).await else {
@@ -122,10 +127,10 @@ impl Drop for Group {
     }
 }
 
-/// The last part of what a command prints, both streams as they come.
+/// The last part of what a command prints.
 struct Output {
-    stdout: Option<tokio::process::ChildStdout>,
-    stderr: Option<tokio::process::ChildStderr>,
+    /// `None` after its end.
+    pipe: Option<Receiver>,
     tail: Vec<u8>,
 }
 
@@ -134,25 +139,37 @@ impl Output {
         loop {
             let piece = tokio::select! {
                 status = child.wait() => return status,
-                piece = next(&mut self.stdout) => piece,
-                piece = next(&mut self.stderr) => piece,
+                piece = self.next() => piece,
             };
             self.keep(&piece);
         }
     }
 
-    /// Reads what is left, for a moment only: what the command left running may hold the pipes open
+    /// Reads what is left, for a moment only: what the command left running may hold the pipe open
     /// for ever.
     async fn rest(&mut self) {
         let end = Instant::now() + GRACE;
-        while self.stdout.is_some() || self.stderr.is_some() {
+        while self.pipe.is_some() {
             let piece = tokio::select! {
-                piece = next(&mut self.stdout) => piece,
-                piece = next(&mut self.stderr) => piece,
+                piece = self.next() => piece,
                 () = sleep_until(end) => return,
             };
             self.keep(&piece);
         }
+    }
+
+    /// The next piece; a pipe that has ended is put away, and then there is none for ever.
+    async fn next(&mut self) -> Vec<u8> {
+        let Some(pipe) = &mut self.pipe else {
+            return std::future::pending().await;
+        };
+        let mut piece = vec![0; 4096];
+        let count = pipe.read(&mut piece).await.unwrap_or(0);
+        piece.truncate(count);
+        if count == 0 {
+            self.pipe = None;
+        }
+        piece
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -180,16 +197,120 @@ impl Output {
     }
 }
 
-/// The next piece; an ended stream is put away, and one that is away never answers.
-async fn next<R: AsyncRead + Unpin>(stream: &mut Option<R>) -> Vec<u8> {
-    let Some(open) = stream else {
-        return std::future::pending().await;
-    };
-    let mut piece = vec![0; 4096];
-    let count = open.read(&mut piece).await.unwrap_or(0);
-    piece.truncate(count);
-    if count == 0 {
-        *stream = None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit() -> Duration {
+        Duration::from_secs(10)
     }
-    piece
+
+    #[tokio::test]
+    async fn a_command_fails_with_its_last_line() {
+        for (command, message, cause) in [
+            (
+                "echo first; echo last; echo; exit 7",
+                "failed with exit status 7",
+                "last",
+            ),
+            (
+                "echo out; echo err >&2; false",
+                "failed with exit status 1",
+                "err",
+            ),
+            ("exit 1", "failed with exit status 1", "it printed nothing"),
+            ("kill -9 $$", "was ended by signal 9", "it printed nothing"),
+            (
+                "no-such-program-here",
+                "failed with exit status 127",
+                "not found",
+            ),
+            (
+                "printf '\\033[31mred\\033[0m\\n'; exit 1",
+                "exit status 1",
+                "[31mred[0m",
+            ),
+            (
+                "yes | head -c 3000000; echo; echo end; exit 1",
+                "exit status 1",
+                "end",
+            ),
+            (
+                "read line; echo \"$line end\"; exit 1",
+                "exit status 1",
+                "end",
+            ),
+        ] {
+            let error = run_command(command, &[], limit()).await.unwrap_err();
+            assert!(error.message().contains(message), "{command}: {error}");
+            assert!(error.causes()[0].ends_with(cause), "{command}: {error}");
+            assert!(!error.one_line().contains('\u{1b}'), "{command}");
+        }
+        run_command("true", &[], limit()).await.unwrap();
+        run_command("exit 0\n", &[], limit()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_gets_a_small_environment() {
+        let given = [("RIPCORD_RUN".to_owned(), "a b".to_owned())];
+        run_command("test \"$RIPCORD_RUN\" = 'a b'", &given, limit())
+            .await
+            .unwrap();
+        // Cargo sets these for tests; none of them may be passed on.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        run_command("! env | grep -q '^CARGO'", &[], limit())
+            .await
+            .unwrap();
+        run_command("test -n \"$PATH\"", &[], limit())
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn at_the_limit_the_whole_group_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let alive = folder.path().join("alive");
+        let command = format!(
+            "trap '' TERM; echo begun; (trap '' TERM; sleep 2; touch '{}') & wait; sleep 30",
+            alive.display()
+        );
+        let began = Instant::now();
+        let error = run_command(&command, &[], Duration::from_millis(300))
+            .await
+            .unwrap_err();
+        assert!(
+            error.message().contains("did not end within 300ms"),
+            "{error}"
+        );
+        assert_eq!(error.causes(), ["begun"]);
+        assert!(began.elapsed() < Duration::from_secs(4));
+        sleep(Duration::from_millis(2200)).await;
+        assert!(!alive.exists(), "a child outlived its group");
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_caller_goes_away_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let alive = folder.path().join("alive");
+        let command = format!("sleep 0.5; touch '{}'", alive.display());
+        let run = run_command(&command, &[], limit());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(100), run)
+                .await
+                .is_err()
+        );
+        sleep(Duration::from_millis(1000)).await;
+        assert!(!alive.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_running_is_not_waited_for() {
+        let began = Instant::now();
+        run_command("sleep 5 &", &[], limit()).await.unwrap();
+        let error = run_command("sleep 5 & echo no; exit 1", &[], limit())
+            .await
+            .unwrap_err();
+        assert_eq!(error.causes(), ["no"]);
+        assert!(began.elapsed() < Duration::from_secs(4));
+    }
 }

@@ -215,6 +215,12 @@ impl Partial {
             .map_err(|error| fault_io("write", &self.folder.path.join(target), &error))
     }
 
+    /// Makes every later write fail.
+    #[cfg(test)]
+    pub(super) fn break_writes(&mut self) {
+        self.file = File::open("/dev/null").unwrap();
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.file
     }

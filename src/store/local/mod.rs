@@ -496,3 +496,6 @@ fn split_prefix(prefix: &str) -> Result<Vec<&str>> {
         .collect::<Result<_, ()>>()
         .map_err(|()| Error::failed(format!("`{prefix}` is no path inside a store")))
 }
+
+#[cfg(test)]
+mod tests;
