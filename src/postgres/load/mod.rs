@@ -1,11 +1,20 @@
 //! A dump's contents → an empty database.
 
-use std::io::Read;
-use std::sync::Arc;
+mod child;
+mod rows;
 
-use super::{Target, Tools};
-use crate::error::Result;
-use crate::progress::Progress;
+use std::io::Read;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{TEXT_SETTINGS, Target, Tools};
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use child::{Input, Memory, STDIN_PATH, run};
+
+/// The step that bytes are told of.
+const STEP: &str = "load";
 
 /// A table's rows to load.
 #[derive(Clone, Debug)]
@@ -54,7 +63,8 @@ pub struct LoadPlan {
 /// What was loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// Rows by `schema.table`, as COPY counted them.
+    /// Rows by `schema.table`, as COPY counted them; empty when the whole dump was piped to pg_restore, which
+    /// counts none.
     pub rows: Vec<(String, u64)>,
     /// What pg_restore said on stderr without failing.
     pub warnings: Vec<String>,
@@ -65,11 +75,185 @@ pub struct Loaded {
 /// contents goes to pg_restore as a memfd, never as a file. Where names or statements cannot be sent as
 /// UTF-8 (SQL_ASCII, other encodings), the whole dump is piped to one pg_restore instead. Every row
 /// count is checked. Always `-e`.
-pub async fn load(_tools: &Tools, _target: &Target, _plan: &LoadPlan, _progress: &Progress) -> Result<Loaded> {
-    todo!()
+///
+/// pg_restore counts no rows: where the whole dump was piped, [`Loaded::rows`] is empty, and it is for the
+/// caller to read them back. Dropped, the children are ended and the connections closed; the database is
+/// then half loaded and good for nothing but being dropped.
+pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
+    let counter = Arc::new(Counter::new(progress, plan.total_bytes));
+    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: true };
+    if !is_utf8(plan) {
+        let input = stream(plan.source.whole()?, &counter);
+        let said = restore.run(&["--exit-on-error"], input, None, "the dump could not be loaded").await?;
+        return Ok(Loaded { rows: Vec::new(), warnings: said });
+    }
+    let source = Arc::clone(&plan.source);
+    let contents = blocking(move || source.table_of_contents()).await?;
+    let contents = Memory::new(&contents)?;
+    let memory = || Input::Memory(contents.clone());
+
+    // What the rows go into.
+    let before = ["--exit-on-error", "--section=pre-data", STDIN_PATH];
+    let mut warnings = restore.run(&before, memory(), None, "the schema could not be loaded").await?;
+
+    // The rows.
+    let rows = rows::load_all(target, plan, &counter).await?;
+
+    // What else is data: large objects, and the sequences' values.
+    if let Some(list) = restore.other_data(memory()).await? {
+        let list = Memory::new(&list)?;
+        let failed = "large objects and sequence values could not be loaded";
+        let source = Arc::clone(&plan.source);
+        warnings.extend(match blocking(move || source.with_large_objects()).await? {
+            Some(reader) => {
+                let arguments = ["--exit-on-error", "--section=data"];
+                restore.run(&arguments, stream(reader, &counter), Some(&list), failed).await?
+            }
+            None => {
+                let arguments = ["--exit-on-error", "--section=data", STDIN_PATH];
+                restore.run(&arguments, memory(), Some(&list), failed).await?
+            }
+        });
+    }
+
+    // Indexes, constraints, triggers, the refresh of materialized views.
+    let jobs = format!("--jobs={}", plan.jobs.max(1));
+    let after = ["--exit-on-error", "--section=post-data", &jobs, STDIN_PATH];
+    let failed = "indexes, constraints and triggers could not be loaded";
+    warnings.extend(restore.run(&after, memory(), None, failed).await?);
+    Ok(Loaded { rows, warnings })
 }
 
-/// In place: pipes the whole dump to `pg_restore -1 --clean --if-exists -e` in `target`.
-pub async fn load_in_place(_tools: &Tools, _target: &Target, _plan: &LoadPlan, _progress: &Progress) -> Result<Loaded> {
-    todo!()
+/// In place: pipes the whole dump to `pg_restore -1 --clean --if-exists -e` in `target`. All of it is one
+/// transaction: on an error the database is as it was.
+pub async fn load_in_place(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
+    let counter = Arc::new(Counter::new(progress, plan.total_bytes));
+    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: false };
+    let arguments = ["--exit-on-error", "--single-transaction", "--clean", "--if-exists"];
+    let input = stream(plan.source.whole()?, &counter);
+    let said = restore.run(&arguments, input, None, "the dump could not be loaded in place").await?;
+    Ok(Loaded { rows: Vec::new(), warnings: said })
+}
+
+/// Whether everything can go through our own sessions, which speak UTF-8.
+fn is_utf8(plan: &LoadPlan) -> bool {
+    matches!(plan.encoding.to_ascii_uppercase().as_str(), "UTF8" | "UTF-8")
+        && plan.tables.iter().all(|table| std::str::from_utf8(&table.copy_statement).is_ok())
+}
+
+/// pg_restore into one database.
+struct Restore<'a> {
+    tools: &'a Tools,
+    target: &'a Target,
+    role: Option<&'a str>,
+    /// The database is new and of no use before the load has ended.
+    fresh: bool,
+}
+
+impl Restore<'_> {
+    /// Runs it with these arguments, and returns what it said.
+    async fn run(
+        &self,
+        arguments: &[&str],
+        input: Input,
+        list: Option<&Memory>,
+        failed: &'static str,
+    ) -> Result<Vec<String>> {
+        let mut command = self.command();
+        // An empty name leaves the choice to PGDATABASE, which takes any name as it is.
+        command.args(["--no-password", "--dbname="]);
+        if let Some(role) = self.role {
+            command.arg(format!("--role={role}"));
+        }
+        command.args(arguments);
+        Ok(run(command, input, list, failed).await?.stderr)
+    }
+
+    /// The list, for `--use-list`, of the data entries that are not tables' rows; `None` when there are none.
+    async fn other_data(&self, contents: Input) -> Result<Option<Vec<u8>>> {
+        let mut command = self.command();
+        command.args(["--list", "--section=data", STDIN_PATH]);
+        let listed = run(command, contents, None, "the table of contents could not be listed").await?.stdout;
+        let mut list = Vec::new();
+        for line in listed.split_inclusive(|byte| *byte == b'\n').filter(|line| is_other_data(line)) {
+            list.extend_from_slice(line);
+        }
+        Ok((!list.is_empty()).then_some(list))
+    }
+
+    fn command(&self) -> Command {
+        // How the dump wrote its values; and our own fence must not stop us.
+        let mut settings = TEXT_SETTINGS.to_vec();
+        settings.push(("default_transaction_read_only", "off"));
+        if self.fresh {
+            // A crash loses the scratch database anyway, and the swap's commit waits for all before it.
+            settings.push(("synchronous_commit", "off"));
+        }
+        let mut command = Command::new(&self.tools.pg_restore);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .envs(self.target.child_environment());
+        command.env("PGOPTIONS", self.target.child_options(&settings));
+        command
+    }
+}
+
+/// A line of `pg_restore --list` (`3470; 0 0 SEQUENCE SET public sq owner`) that is no table's rows.
+fn is_other_data(line: &[u8]) -> bool {
+    let mut words = line.splitn(4, |byte| *byte == b' ');
+    let is_entry = words.next().is_some_and(|id| id.ends_with(b";") && id.len() > 1);
+    is_entry && words.nth(2).is_some_and(|rest| !rest.starts_with(b"TABLE DATA "))
+}
+
+fn stream(reader: Box<dyn Read + Send>, counter: &Arc<Counter>) -> Input {
+    let counter = Arc::clone(counter);
+    Input::Stream(reader, Box::new(move |bytes| counter.add(bytes, None)))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::failed("the backup could not be read").because(error))?
+}
+
+/// Bytes so far, told as they move.
+struct Counter {
+    progress: Progress,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl Counter {
+    fn new(progress: &Progress, total: u64) -> Counter {
+        Counter { progress: progress.clone(), done: AtomicU64::new(0), total }
+    }
+
+    fn add(&self, bytes: u64, table: Option<&str>) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = (self.total > 0).then_some(self.total);
+        self.progress.tell(Event::Bytes { step: STEP, done, total, table: table.map(str::to_owned) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_rows_are_left_out_of_the_list() {
+        for line in [
+            &b"3470; 0 0 SEQUENCE SET public sq owner\n"[..],
+            b"3465; 0 0 BLOBS - BLOBS \n",
+            b"3464; 2613 16501 BLOB METADATA - 16501 owner\n",
+            b"3474; 0 0 COMMENT - LARGE OBJECT 16501 owner\n",
+            b"9; 0 0 SEQUENCE SET TABLE DATA x \xe9\n",
+        ] {
+            assert!(is_other_data(line), "{}", String::from_utf8_lossy(line));
+        }
+        for line in [&b"3455; 0 16440 TABLE DATA public fa owner\n"[..], b";\n", b"; Selected TOC Entries:\n", b"\n"] {
+            assert!(!is_other_data(line), "{}", String::from_utf8_lossy(line));
+        }
+    }
 }
