@@ -1,5 +1,6 @@
 //! Everything that is tried on a real server: one file per verb or subsystem.
 
+mod control;
 mod postgres_a;
 mod support;
 
