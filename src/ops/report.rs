@@ -1,35 +1,32 @@
-//! What an operation that changes something says at its end.
+//! What an operation returns: how it ended, in which state the database is, and what to run next.
 
 use serde::Serialize;
 
-use crate::error::{Error, Kind};
-use crate::ids::{BackupId, RunId};
-
-/// How a run ended. Each has one exit code, and scripts hold on to both.
+/// How an operation ended. Each has one exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Everything asked for was done.
+    /// Everything that was asked for was done.
     Done,
     /// There was nothing to do, and nothing was written.
     NothingToDo,
-    /// It failed, and the database is as it was.
+    /// It failed, and the database was not changed.
     Unchanged,
-    /// Validation stopped it before anything was touched.
+    /// What was given is not valid; nothing was touched.
     Invalid,
-    /// It failed, and DOWN scripts brought the database back, with proof.
+    /// It failed, and DOWN scripts or transactions brought the database back, with proof.
     RolledBack,
-    /// It failed, and a restore brought the database back.
+    /// It failed, and the backup brought the database back, with proof.
     Restored,
     /// It failed, and the database was not brought back.
     NotRecovered,
-    /// It was stopped partway because the settings ask for that.
+    /// It stopped partway because that was asked for.
     StoppedPartway,
     /// Another run holds the lock.
     Locked,
-    /// A backup or a database does not hold what it should.
+    /// A backup, a database or a proof did not hold what it should.
     VerificationFailed,
-    /// An approval is missing or a policy forbids it.
+    /// A policy or a missing approval stopped it.
     Refused,
 }
 
@@ -46,110 +43,53 @@ impl Outcome {
             Outcome::Refused => 7,
         }
     }
-
-    /// The outcome of a failure before anything was touched.
-    pub fn of(error: &Error) -> Outcome {
-        match error.kind() {
-            Kind::Failed | Kind::Usage => Outcome::Unchanged,
-            Kind::Locked => Outcome::Locked,
-            Kind::Verification => Outcome::VerificationFailed,
-            Kind::Refused => Outcome::Refused,
-            Kind::NotRecovered => Outcome::NotRecovered,
-        }
-    }
 }
 
-/// One migration's part in a run.
+/// One migration of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct MigrationReport {
-    /// Version.
+    /// Its version.
     pub version: String,
-    /// Name.
+    /// Its name.
     pub name: String,
-    /// `pending`, `applied`, `failed`, `rolled_back`, `skipped`.
+    /// `applied`, `failed`, `rolled_back` or `skipped`.
     pub status: String,
-    /// Why it was part of the run: `pending`, `changed`, …
+    /// Why it was chosen: `pending`, `changed`, `again`, …
     pub reason: String,
     /// How long it took.
     pub duration_ms: u64,
-    /// What went wrong.
+    /// What went wrong, on one line.
     pub error: Option<String>,
 }
 
-/// The end of a run: the result object of `--json`, and the last lines on the terminal.
+/// The result of an operation. Serialised, it is the last line of `--json` output.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
-    /// `apply`, `rollback`, `restore`, `recover`, …
+    /// The command's name.
     pub command: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// The process's exit code.
+    /// The process's exit code, which the outcome decides.
     pub exit_code: u8,
-    /// The run.
-    pub run_id: Option<RunId>,
-    /// The backup that it took or restored.
-    pub backup_id: Option<BackupId>,
-    /// The batch of its migrations.
+    /// The run, when one was begun.
+    pub run_id: Option<crate::ids::RunId>,
+    /// The backup that was taken or used.
+    pub backup_id: Option<crate::ids::BackupId>,
+    /// The batch that the migrations belong to.
     pub batch: Option<i32>,
-    /// The state of the database in one line.
+    /// The state of the database in one line: `unchanged`, ``restored from backup `…` ``, …
     pub database: String,
-    /// Its migrations.
+    /// The migrations, in the order that they were run in.
     pub migrations: Vec<MigrationReport>,
-    /// What was compared to prove the state of the database.
+    /// What was compared to believe the outcome.
     pub proof: serde_json::Value,
-    /// Rows that others wrote after the backup, where they were counted.
+    /// Rows that others wrote after the backup; `None`: not counted or not knowable.
     pub writes_since_backup: Option<u64>,
-    /// The first failure, on one line.
+    /// What went wrong, on one line.
     pub error: Option<String>,
-    /// The one command to run next.
+    /// What to run next.
     pub hint: Option<String>,
-    /// The first failure with its causes, for the terminal.
+    /// What went wrong, with its causes, for people.
     #[serde(skip)]
-    pub failure: Option<Error>,
-}
-
-impl RunReport {
-    /// A report with nothing in it but how the run ended and what state the database is in.
-    pub fn new(command: &str, outcome: Outcome, database: impl Into<String>) -> RunReport {
-        RunReport {
-            command: command.to_owned(),
-            outcome,
-            exit_code: outcome.exit_code(),
-            run_id: None,
-            backup_id: None,
-            batch: None,
-            database: database.into(),
-            migrations: Vec::new(),
-            proof: serde_json::Value::Null,
-            writes_since_backup: None,
-            error: None,
-            hint: None,
-            failure: None,
-        }
-    }
-
-    /// The report of a failure before anything was touched.
-    pub fn untouched(command: &str, error: Error) -> RunReport {
-        let outcome = Outcome::of(&error);
-        let mut report = RunReport::new(command, outcome, "unchanged").failed(error.clone());
-        // A wrong command line or configuration has its own code; the database is untouched all the same.
-        report.exit_code = error.kind().exit_code();
-        report
-    }
-
-    /// Adds the failure; its hint becomes the report's.
-    pub fn failed(mut self, error: Error) -> RunReport {
-        self.error = Some(error.one_line());
-        if let Some(hint) = error.hint_text() {
-            self.hint = Some(hint.to_owned());
-        }
-        self.failure = Some(error);
-        self
-    }
-
-    /// Sets the next command, in place of the failure's own hint.
-    pub fn hint(mut self, hint: impl Into<String>) -> RunReport {
-        self.hint = Some(hint.into());
-        self
-    }
+    pub failure: Option<crate::Error>,
 }
