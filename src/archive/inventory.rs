@@ -156,12 +156,20 @@ fn is_schema(entry: &TocEntry) -> bool {
         | b"BLOB METADATA"
         | b"DATABASE"
         | b"DATABASE PROPERTIES" => false,
-        b"COMMENT" | b"ACL" | b"SECURITY LABEL" => !entry.tag.0.starts_with(b"DATABASE "),
+        b"COMMENT" | b"ACL" | b"SECURITY LABEL" => {
+            // Large objects are data: a dump of the schema alone does not show them.
+            !entry.tag.0.starts_with(b"DATABASE ") && !entry.tag.0.starts_with(b"LARGE OBJECT")
+        }
         _ => true,
     }
 }
 
-/// `TABLE public.orders`.
+/// The name that an entry has in an inventory, `TABLE public.orders`; one that stands there more than once
+/// has a number after it.
+pub fn item_name(entry: &TocEntry) -> String {
+    name(entry)
+}
+
 fn name(entry: &TocEntry) -> String {
     format!("{} {}", entry.description.lossy(), qualified(entry))
 }

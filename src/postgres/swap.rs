@@ -132,6 +132,32 @@ impl Closed {
     }
 }
 
+/// Gives a scratch database, which is nobody's yet, the name under which it is to live, and the comment that
+/// it was to have. A name that is taken is an error.
+pub async fn give_name(maintenance: &Session, scratch: &str, name: &str) -> Result<()> {
+    let Some(found) = databases::find(maintenance, scratch).await? else {
+        return Err(Error::failed(format!("database `{scratch}` does not exist")));
+    };
+    let comment = pending_comment(scratch, found.comment.as_deref());
+    end_others(maintenance, found.oid, scratch, &[], Whom::All, SETTLE).await?;
+    let comment = comment.as_deref().map_or_else(|| "NULL".to_owned(), quote::literal);
+    let ident = quote::ident(name);
+    // language=SQL
+    let steps = [
+        "BEGIN".to_owned(),
+        format!("ALTER DATABASE {} RENAME TO {ident}", quote::ident(scratch)),
+        format!("COMMENT ON DATABASE {ident} IS {comment}"),
+        "COMMIT".to_owned(),
+    ];
+    for step in &steps {
+        if let Err(error) = maintenance.batch(step).await {
+            let _ = maintenance.batch("ROLLBACK").await;
+            return Err(error.context(format!("database `{scratch}` could not be named `{name}`")));
+        }
+    }
+    Ok(())
+}
+
 /// The database that takes the target's name.
 struct Replacement {
     name: String,

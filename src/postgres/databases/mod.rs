@@ -3,6 +3,7 @@
 mod acl;
 mod aside;
 mod create;
+mod empty;
 mod properties;
 mod setting;
 
@@ -13,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::manifest::ExtensionRecord;
 
 pub use aside::{ASIDE_COMMENT_PREFIX, Aside, drop_aside, drop_hindrances, list_aside};
-pub use create::{SCRATCH_COMMENT, create, drop_scratch, is_scratch_name, scratch_name};
+pub use create::{SCRATCH_COMMENT, create, drop_scratch, is_scratch_name, scratch_comment, scratch_name};
+pub use empty::drop_everything;
 pub use properties::{apply_properties, read_properties};
 
 pub(super) use create::pending_comment;
@@ -36,6 +38,14 @@ pub struct DatabaseInfo {
 /// The database of that name, seen from any other.
 pub async fn find(session: &Session, name: &str) -> Result<Option<DatabaseInfo>> {
     Ok(select(session, "d.datname = $1", name).await?.pop())
+}
+
+/// Scratch databases of ours that are there now: of a run that goes on, or left by one that died.
+pub async fn list_scratch(session: &Session) -> Result<Vec<DatabaseInfo>> {
+    // language=SQL
+    let condition = "pg_catalog.starts_with(pg_catalog.shobj_description(d.oid, 'pg_database'), $1)";
+    let found = select(session, condition, SCRATCH_COMMENT).await?;
+    Ok(found.into_iter().filter(|database| is_scratch_name(&database.name)).collect())
 }
 
 /// Extensions of the session's database.
