@@ -121,7 +121,7 @@ impl RowDigester {
     }
 
     fn extend(&mut self, part: &[u8]) {
-        let row = self.open.get_or_insert_with(|| OpenRow {
+        let row = self.open.get_or_insert(OpenRow {
             hasher: self.keyed,
             bytes: 0,
             start: [0; 2],
