@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::split::fold;
 use super::super::{Metadata, Migration, Remark, Script, Version};
-use super::comments::{CommentLine, comment_lines, directives};
+use super::comments::{comment_lines, directives};
 use super::layouts::{ALL, Cut, Layout, Page};
 use super::names::Named;
 use crate::error::{Error, Result};
@@ -79,30 +79,26 @@ impl SqlFile {
         })
     }
 
-    fn page<'a>(&'a self, comments: &'a [CommentLine<'a>]) -> Page<'a> {
-        Page {
-            file: &self.file_name,
-            text: &self.up.text,
-            comments,
-            style: self.named.style,
-            side: self.named.side,
-            has_down_file: self.down.is_some(),
-        }
-    }
-
     /// The index of the layout that claims the file, and why.
     pub fn layout(&self) -> (usize, &'static str) {
-        let comments = comment_lines(&self.up.text);
-        let page = self.page(&comments);
-        ALL.iter()
-            .enumerate()
-            .find_map(|(at, layout)| Some((at, layout.claims(&page)?)))
-            .unwrap_or((ALL.len() - 1, ""))
+        claim(
+            &self.file_name,
+            &self.up.text,
+            &self.named,
+            self.down.is_some(),
+        )
     }
 
     pub fn migration(&self, layout: &dyn Layout) -> Result<Migration> {
         let comments = comment_lines(&self.up.text);
-        let page = self.page(&comments);
+        let page = Page {
+            file: &self.file_name,
+            text: &self.up.text,
+            comments: &comments,
+            style: self.named.style,
+            side: self.named.side,
+            has_down_file: self.down.is_some(),
+        };
         let mut metadata = Metadata::default();
         let halves = layout.read(&page, &mut metadata)?;
         let asked = directives(&comments, &self.file_name, &mut metadata)?;
@@ -185,6 +181,28 @@ impl SqlFile {
         }
         hex::encode(hash.finalize())
     }
+}
+
+/// The index of the layout that claims a text, and why.
+pub(super) fn claim(
+    file: &str,
+    text: &str,
+    named: &Named,
+    has_down_file: bool,
+) -> (usize, &'static str) {
+    let comments = comment_lines(text);
+    let page = Page {
+        file,
+        text,
+        comments: &comments,
+        style: named.style,
+        side: named.side,
+        has_down_file,
+    };
+    ALL.iter()
+        .enumerate()
+        .find_map(|(at, layout)| Some((at, layout.claims(&page)?)))
+        .unwrap_or((ALL.len() - 1, ""))
 }
 
 /// The number of the line that the byte before `end` stands in.

@@ -117,7 +117,6 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         reading.misname(path, "a DOWN without the UP that it belongs to");
     }
 
-    // The majority; of equals the first that is listed.
     let mut counts = [0_usize; ALL.len()];
     let mut chosen = Vec::with_capacity(pages.len());
     for page in &pages {
@@ -130,17 +129,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         }
         chosen.push((at, why));
     }
-    let majority = forced.unwrap_or_else(|| {
-        let most = counts.iter().copied().max().unwrap_or_default();
-        let numbered = 2;
-        match most {
-            0 => numbered,
-            most => counts
-                .iter()
-                .position(|&count| count == most)
-                .unwrap_or(numbered),
-        }
-    });
+    let majority = forced.unwrap_or_else(|| majority(&counts));
     let name = layout_at(majority).name();
     let reason = reason(&counts, majority, &chosen, forced.is_some());
 
@@ -166,6 +155,54 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         skipped: reading.skipped,
         misnamed: reading.misnamed,
     })
+}
+
+/// The texts of a folder's migrations by file name, as far as they can be read.
+pub(crate) fn read_texts(folder: &Path) -> Result<Vec<(String, String)>> {
+    let files = list(folder)?;
+    let texts = files.into_keys().map(|path| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let text = std::fs::read(&path).unwrap_or_default();
+        (
+            name.unwrap_or_default(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    });
+    Ok(texts.collect())
+}
+
+/// The layout that most of these texts have, without reading further into them.
+pub(crate) fn layout_name(texts: &[(String, String)]) -> &'static str {
+    let mut counts = [0_usize; ALL.len()];
+    for (file, text) in texts {
+        let named = names::parse(names::stem(file).unwrap_or(file));
+        if named.side == Side::Down {
+            continue;
+        }
+        let has_down_file = texts.iter().any(|(other, _)| {
+            let other = names::parse(names::stem(other).unwrap_or(other));
+            other.side == Side::Down && other.version == named.version
+        });
+        let (at, _) = file::claim(file, text, &named, has_down_file);
+        if let Some(count) = counts.get_mut(at) {
+            *count += 1;
+        }
+    }
+    layout_at(majority(&counts)).name()
+}
+
+/// Of equals the first that is listed; of nothing, `numbered`.
+fn majority(counts: &[usize]) -> usize {
+    let numbered = 2;
+    match counts.iter().copied().max().unwrap_or_default() {
+        0 => numbered,
+        most => counts
+            .iter()
+            .position(|&count| count == most)
+            .unwrap_or(numbered),
+    }
 }
 
 fn layout_at(at: usize) -> &'static dyn Layout {

@@ -4,7 +4,7 @@ use super::super::version::split_date;
 
 /// What a file's name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
+pub(crate) struct Named {
     /// As the file spells it. A date alone tells nothing apart, so that the name belongs to it.
     pub version: String,
     pub name: String,
@@ -14,7 +14,7 @@ pub(super) struct Named {
 
 /// Which half of a pair a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     /// `x.sql` or `x.up.sql`.
     Up { marked: bool },
     /// `x.down.sql`.
@@ -23,7 +23,7 @@ pub(super) enum Side {
 
 /// How a folder numbers its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     /// `001_x`, `2.1_x`.
     Number,
     /// `20250726123456_x`, and `20250726_x`.
@@ -35,13 +35,13 @@ pub(super) enum Style {
 }
 
 /// The name without `.sql`, in whatever case; `None`: another kind of file.
-pub(super) fn stem(file_name: &str) -> Option<&str> {
+pub(crate) fn stem(file_name: &str) -> Option<&str> {
     let (stem, ending) = file_name.split_at_checked(file_name.len().checked_sub(4)?)?;
     (ending.eq_ignore_ascii_case(".sql") && !stem.is_empty() && !stem.starts_with('.'))
         .then_some(stem)
 }
 
-pub(super) fn parse(stem: &str) -> Named {
+pub(crate) fn parse(stem: &str) -> Named {
     let (stem, side) = split_side(stem);
     let named = |version: &str, name: &str, style| Named {
         version: version.to_owned(),
