@@ -1,6 +1,7 @@
 //! Everything that is tried on a real server: one file per verb or subsystem.
 
 mod postgres_a;
+mod postgres_b;
 mod support;
 
 #[test]
