@@ -1,5 +1,8 @@
 //! Databases as objects, loading, swapping, fencing and counting, on a real server.
 
+// In helpers of tests, too, a panic is the failure.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod databases;
 mod dumped;
 mod load;
