@@ -105,15 +105,18 @@ fn rank(kind: &str) -> usize {
 
 /// Each difference in one line, the graver kinds first, then by object.
 fn differences(expected: &[Line], found: &[Line]) -> Vec<String> {
-    let mut by_object: BTreeMap<(usize, &str, &str), (Vec<&str>, Vec<&str>)> = BTreeMap::new();
-    for (kind, object, details) in expected {
-        by_object.entry((rank(kind), kind, object)).or_default().0.push(details);
-    }
-    for (kind, object, details) in found {
-        by_object.entry((rank(kind), kind, object)).or_default().1.push(details);
+    // What is expected of an object, and what is there.
+    let mut by_object: BTreeMap<(usize, &str, &str), [Vec<&str>; 2]> = BTreeMap::new();
+    for (side, lines) in [expected, found].into_iter().enumerate() {
+        for (kind, object, details) in lines {
+            let sides = by_object.entry((rank(kind), kind, object)).or_default();
+            if let Some(lines) = sides.get_mut(side) {
+                lines.push(details);
+            }
+        }
     }
     let mut told = Vec::new();
-    for ((_, kind, object), (mut expected, mut found)) in by_object {
+    for ((_, kind, object), [mut expected, mut found]) in by_object {
         expected.sort_unstable();
         found.sort_unstable();
         if expected == found {

@@ -1,5 +1,7 @@
 //! The control schema on a real server: made, checked, written, carried.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
