@@ -104,11 +104,7 @@ impl Error {
 
     /// Gives a hint where there is none yet.
     pub fn hint_if_none(self, hint: impl Into<String>) -> Self {
-        if self.inner.hint.is_some() {
-            self
-        } else {
-            self.hint(hint)
-        }
+        if self.inner.hint.is_some() { self } else { self.hint(hint) }
     }
 
     /// Puts a wider fact in front; what was the message becomes the first cause.

@@ -109,31 +109,21 @@ impl Progress {
 
     /// [`Event::StepBegan`].
     pub fn began(&self, step: &'static str, detail: impl Into<String>) {
-        self.tell(Event::StepBegan {
-            step,
-            detail: detail.into(),
-        });
+        self.tell(Event::StepBegan { step, detail: detail.into() });
     }
 
     /// [`Event::StepFinished`].
     pub fn finished(&self, step: &'static str, detail: impl Into<String>) {
-        self.tell(Event::StepFinished {
-            step,
-            detail: detail.into(),
-        });
+        self.tell(Event::StepFinished { step, detail: detail.into() });
     }
 
     /// [`Event::Note`].
     pub fn note(&self, message: impl Into<String>) {
-        self.tell(Event::Note {
-            message: message.into(),
-        });
+        self.tell(Event::Note { message: message.into() });
     }
 
     /// [`Event::Warning`].
     pub fn warn(&self, message: impl Into<String>) {
-        self.tell(Event::Warning {
-            message: message.into(),
-        });
+        self.tell(Event::Warning { message: message.into() });
     }
 }

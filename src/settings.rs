@@ -25,12 +25,7 @@ pub struct Environment {
 
 impl Default for Environment {
     fn default() -> Self {
-        Environment {
-            name: None,
-            protected: true,
-            approval: false,
-            allow_skip_backup: false,
-        }
+        Environment { name: None, protected: true, approval: false, allow_skip_backup: false }
     }
 }
 
@@ -276,17 +271,11 @@ impl Default for Settings {
                 connect: Duration::from_secs(10),
                 wait_for_lock: Duration::ZERO,
             },
-            retry: Retry {
-                attempts: 3,
-                delay: Duration::from_secs(1),
-            },
+            retry: Retry { attempts: 3, delay: Duration::from_secs(1) },
             health: Vec::new(),
             on_failure: OnFailure::Auto,
             writes: Writes::Refuse,
-            hooks: Hooks {
-                commands: BTreeMap::new(),
-                timeout: Duration::from_secs(60),
-            },
+            hooks: Hooks { commands: BTreeMap::new(), timeout: Duration::from_secs(60) },
             on_changed: OnChanged::Error,
             expect_tables: Vec::new(),
             expect_functions: Vec::new(),

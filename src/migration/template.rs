@@ -21,11 +21,6 @@ pub struct NewMigration {
 }
 
 /// Writes the next migration's file (or files) into `folder` and returns the paths.
-pub fn create(
-    _folder: &Path,
-    _layout: Option<&str>,
-    _new: &NewMigration,
-    _now: Time,
-) -> Result<Vec<PathBuf>> {
+pub fn create(_folder: &Path, _layout: Option<&str>, _new: &NewMigration, _now: Time) -> Result<Vec<PathBuf>> {
     todo!()
 }

@@ -7,10 +7,7 @@ use crate::error::Result;
 /// invalid indexes, unvalidated constraints, unpopulated materialized views, extension versions,
 /// disabled triggers and rules, replica identities, clustered and per-column settings that pg_dump
 /// leaves out, indexes' comments aside. Ripcord's schema is left out.
-pub async fn catalog_extras(
-    _session: &Session,
-    _exclude_schemas: &[String],
-) -> Result<Vec<String>> {
+pub async fn catalog_extras(_session: &Session, _exclude_schemas: &[String]) -> Result<Vec<String>> {
     todo!()
 }
 
@@ -20,11 +17,7 @@ pub async fn invalid_indexes(_session: &Session) -> Result<Vec<String>> {
 }
 
 /// Which of these tables (`schema.table`) and functions (`schema.function`) are not there.
-pub async fn missing_objects(
-    _session: &Session,
-    _tables: &[String],
-    _functions: &[String],
-) -> Result<Vec<String>> {
+pub async fn missing_objects(_session: &Session, _tables: &[String], _functions: &[String]) -> Result<Vec<String>> {
     todo!()
 }
 

@@ -45,10 +45,6 @@ pub struct Findings {
 }
 
 /// Looks at the target and, through `maintenance`, at the server.
-pub async fn look(
-    _target: &Target,
-    _session: &Session,
-    _maintenance: &Session,
-) -> Result<Findings> {
+pub async fn look(_target: &Target, _session: &Session, _maintenance: &Session) -> Result<Findings> {
     todo!()
 }

@@ -1,0 +1,387 @@
+//! One connection to one database.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsStream};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Connection, SimpleQueryMessage, Socket};
+
+use super::Target;
+use super::target::{Host, SslMode};
+use crate::error::{Error, Result};
+use crate::settings::Retry;
+
+mod explain;
+
+pub use explain::explain;
+
+/// The longest that closing waits for the server.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Notices that are kept until somebody takes them; older ones go first.
+const KEPT_NOTICES: usize = 200;
+
+/// Settings of every session, given at its start: so RESET ALL and DISCARD ALL in a migration come back
+/// to them, and a fence or a role's own limits do not stop us.
+const START_SETTINGS: &[(&str, &str)] = &[
+    ("default_transaction_read_only", "off"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("client_min_messages", "warning"),
+];
+
+/// A connection with its background task. Dropped, it is closed.
+pub struct Session {
+    client: Client,
+    task: JoinHandle<()>,
+    shared: Arc<Mutex<Shared>>,
+    token: CancelToken,
+    target: Target,
+    with_tls: bool,
+    backend_pid: i32,
+    server_version_num: i32,
+}
+
+/// What the background task leaves for the session.
+#[derive(Default)]
+struct Shared {
+    notices: VecDeque<String>,
+    dropped_notices: usize,
+    /// Why the connection ended, when it was not us who ended it.
+    ended: Option<Error>,
+}
+
+impl Session {
+    /// Connects with TLS as the target's sslmode asks, sets `application_name` to `ripcord <purpose>`, TCP
+    /// keepalives, and an empty `search_path`-independent state: our SQL qualifies every name. Also sets
+    /// `default_transaction_read_only = off` for itself, so that our own fence does not stop us, and
+    /// `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` to 0.
+    pub async fn connect(target: &Target, purpose: &str, limit: Duration) -> Result<Session> {
+        let mut last = None;
+        for host in target.hosts() {
+            match tokio::time::timeout(limit, connect_host(target, host, purpose)).await {
+                Ok(Ok(session)) => return Ok(session),
+                // Another host would say the same, and might be another server.
+                Ok(Err(error)) if error.sqlstate().is_some_and(|state| !server_may_come(state)) => return Err(error),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => {
+                    last = Some(
+                        Error::failed(format!(
+                            "no answer from `{}` within {} s",
+                            target.redacted(),
+                            limit.as_secs_f64().ceil()
+                        ))
+                        .with_connection_lost()
+                        .hint("check host, port and firewall"),
+                    );
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::usage("no database host is given")))
+    }
+
+    /// [`connect`](Self::connect), tried again while the server cannot be reached or is starting up;
+    /// a wrong password or a missing database is final at once.
+    pub async fn connect_retrying(target: &Target, purpose: &str, limit: Duration, retry: &Retry) -> Result<Session> {
+        let mut delay = retry.delay;
+        let mut attempt = 1;
+        loop {
+            let error = match Session::connect(target, purpose, limit).await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            let again = error.connection_lost() || error.sqlstate().is_some_and(server_may_come);
+            if !again || attempt >= retry.attempts {
+                return Err(if attempt > 1 { error.because(format!("tried {attempt} times")) } else { error });
+            }
+            // Jitter: runs that were stopped by one outage should not come back in step.
+            tokio::time::sleep(delay.mul_f64(rand::random_range(0.75..1.25))).await;
+            delay = delay.saturating_mul(2);
+            attempt += 1;
+        }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client, for transactions.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// The backend's process id.
+    pub fn backend_pid(&self) -> i32 {
+        self.backend_pid
+    }
+
+    /// The server's version as a number (`150018`).
+    pub fn server_version_num(&self) -> i32 {
+        self.server_version_num
+    }
+
+    /// The database that it is connected to.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Runs SQL without parameters, any number of statements.
+    pub async fn batch(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(|error| self.explain(&error))
+    }
+
+    /// Runs SQL without parameters and returns its rows as text; for any encoding of the database, and without
+    /// a prepared statement.
+    pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let messages = self.client.simple_query(sql).await.map_err(|error| self.explain(&error))?;
+        let mut rows = Vec::new();
+        for message in messages {
+            if let SimpleQueryMessage::Row(row) = message {
+                let mut values = Vec::with_capacity(row.len());
+                for at in 0..row.len() {
+                    values.push(row.try_get(at).map_err(|error| self.explain(&error))?.map(str::to_owned));
+                }
+                rows.push(values);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Asks the server to cancel what the session is doing.
+    pub async fn cancel(&self) -> Result<()> {
+        let answer = if self.with_tls {
+            tokio::time::timeout(CLOSE_LIMIT, self.token.cancel_query(self.target.tls()?)).await
+        } else {
+            tokio::time::timeout(CLOSE_LIMIT, self.token.cancel_query(NoTls)).await
+        };
+        match answer {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(explain(&error).context("the running statement could not be cancelled")),
+            Err(_) => Err(Error::failed("the running statement could not be cancelled")
+                .because(format!("no answer within {} s", CLOSE_LIMIT.as_secs()))),
+        }
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Notices and warnings of the server since the last call, such as those of RAISE NOTICE.
+    pub fn take_notices(&self) -> Vec<String> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notices: Vec<String> = shared.notices.drain(..).collect();
+        let dropped = std::mem::take(&mut shared.dropped_notices);
+        if dropped > 0 {
+            notices.insert(0, format!("{dropped} earlier messages are left out"));
+        }
+        notices
+    }
+
+    /// [`explain`], and where the connection is gone, the server's last word.
+    pub fn explain(&self, error: &tokio_postgres::Error) -> Error {
+        let explained = explain(error);
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match &shared.ended {
+            Some(ended) if explained.connection_lost() && ended.message() != explained.message() => {
+                let explained = explained.because(ended.one_line());
+                match ended.sqlstate() {
+                    Some(state) if explained.sqlstate().is_none() => explained.with_sqlstate(state),
+                    _ => explained,
+                }
+            }
+            _ => explained,
+        }
+    }
+
+    /// Settings that cannot be given at the start, since older servers do not know them, or some platforms.
+    pub(super) async fn set_later_settings(&self) -> Result<()> {
+        if self.server_version_num < 140_000 {
+            return Ok(());
+        }
+        // language=SQL
+        self.batch("SET idle_session_timeout = 0").await?;
+        if self.server_version_num >= 170_000 {
+            // language=SQL
+            self.batch("SET transaction_timeout = 0").await?;
+        }
+        // Lets the server look whether we are still there while it works, so that a statement does not go on
+        // for hours after its client was killed. Not every platform has it, which is no error.
+        // language=SQL
+        match self.batch("SET client_connection_check_interval = '5s'").await {
+            Err(error) if error.connection_lost() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes it in order and waits until the server has ended the backend.
+    pub async fn close(self) {
+        let Session { client, mut task, .. } = self;
+        drop(client);
+        if tokio::time::timeout(CLOSE_LIMIT, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("target", &self.target).field("backend_pid", &self.backend_pid).finish()
+    }
+}
+
+/// One host, with and without TLS as the mode allows.
+async fn connect_host(target: &Target, host: &Host, purpose: &str) -> Result<Session> {
+    let first_with_tls = !host.is_socket() && !matches!(target.ssl_mode(), SslMode::Disable | SslMode::Allow);
+    let first = connect_once(target, host, purpose, first_with_tls).await;
+    // `prefer` and `allow` try the other way when the first was not let in, as libpq does.
+    let other_way = !host.is_socket() && matches!(target.ssl_mode(), SslMode::Allow | SslMode::Prefer);
+    match first {
+        Err(Refused { encryption: true, error }) if other_way => {
+            match connect_once(target, host, purpose, !first_with_tls).await {
+                Ok(session) => Ok(session),
+                Err(second) if second.encryption => Err(error),
+                Err(second) => Err(second.error),
+            }
+        }
+        Err(refused) => Err(refused.error),
+        Ok(session) => Ok(session),
+    }
+}
+
+/// Why there is no connection, and whether TLS may have to do with it.
+struct Refused {
+    encryption: bool,
+    error: Error,
+}
+
+async fn connect_once(
+    target: &Target,
+    host: &Host,
+    purpose: &str,
+    with_tls: bool,
+) -> std::result::Result<Session, Refused> {
+    let plain = |error| Refused { encryption: false, error };
+    let options: Vec<_> = START_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
+    let mut config = target.config(host, &options.join(" "), with_tls);
+    config
+        .application_name(format!("ripcord {purpose}"))
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(60))
+        .keepalives_interval(Duration::from_secs(10))
+        .keepalives_retries(6)
+        .tcp_user_timeout(Duration::from_secs(120));
+    let shared = Arc::new(Mutex::new(Shared::default()));
+    let started = if with_tls {
+        let tls = target.tls().map_err(plain)?;
+        start(&config, tls, &shared).await
+    } else {
+        start(&config, NoTls, &shared).await
+    };
+    let (client, task) = started.map_err(|error| {
+        let refused = error.code().is_some_and(|code| code.code() == "28000");
+        let encryption = refused || (with_tls && explain::is_tls(&error));
+        Refused { encryption, error: explain::explain_connect(&error, target) }
+    })?;
+    let token = client.cancel_token();
+    let mut session = Session {
+        client,
+        task,
+        shared,
+        token,
+        target: target.clone(),
+        with_tls,
+        backend_pid: 0,
+        server_version_num: 0,
+    };
+    session.introduce().await.map_err(plain)?;
+    Ok(session)
+}
+
+impl Session {
+    /// Learns whom it talks to, and checks that it is the database that was asked for: a longer name is cut
+    /// by the server, and a pooler may know the database by another name.
+    async fn introduce(&mut self) -> Result<()> {
+        // language=SQL
+        let rows = self
+            .rows(
+                "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_version_num'), \
+                 pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_database()::pg_catalog.text, \
+                 pg_catalog.getdatabaseencoding()), 'hex')",
+            )
+            .await?;
+        let value = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref).unwrap_or_default();
+        let number = |at: usize| {
+            value(at).parse::<i32>().map_err(|_| Error::failed("the server does not answer as PostgreSQL does"))
+        };
+        self.backend_pid = number(0)?;
+        self.server_version_num = number(1)?;
+        // Compared as bytes: within a LATIN1 database, a name made under UTF-8 reads differently.
+        if value(2) != hex::encode(self.target.database()) {
+            return Err(Error::failed(format!(
+                "asked for the database `{}`, the server let us into another",
+                self.target.database()
+            ))
+            .hint("give a URL that leads to PostgreSQL itself, with the database's own name (at most 63 bytes)"));
+        }
+        self.set_later_settings().await
+    }
+}
+
+async fn start<T>(
+    config: &Config,
+    tls: T,
+    shared: &Arc<Mutex<Shared>>,
+) -> std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    let shared = Arc::clone(shared);
+    Ok((client, tokio::spawn(drive(connection, shared))))
+}
+
+/// Moves the bytes until the client is dropped or the connection breaks.
+async fn drive<S, T>(mut connection: Connection<S, T>, shared: Arc<Mutex<Shared>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: TlsStream + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match message {
+            // ROLLBACK without a transaction: we send it to be sure.
+            Ok(AsyncMessage::Notice(notice)) if notice.code().code() == "25P01" => {}
+            Ok(AsyncMessage::Notice(notice)) => {
+                if shared.notices.len() >= KEPT_NOTICES {
+                    shared.notices.pop_front();
+                    shared.dropped_notices += 1;
+                }
+                shared.notices.push_back(explain::notice(&notice));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                shared.ended = Some(explain(&error));
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a server that says this may answer later, or another host instead.
+fn server_may_come(sqlstate: &str) -> bool {
+    // cannot_connect_now, too_many_connections
+    matches!(sqlstate, "57P03" | "53300")
+}
+
+/// Whether a whole transaction that failed with this SQLSTATE may be tried again: 40001, 40P01, 55P03.
+pub fn is_retryable(sqlstate: &str) -> bool {
+    matches!(sqlstate, "40001" | "40P01" | "55P03")
+}

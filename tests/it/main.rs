@@ -1,0 +1,11 @@
+//! Everything that is tried on a real server: one file per verb or subsystem.
+
+mod control;
+mod postgres_a;
+mod support;
+
+#[test]
+fn a_cluster_starts_and_answers() {
+    let db = support::Cluster::shared().database();
+    assert_eq!(db.sql("select 1 + 1"), "2");
+}
