@@ -2,8 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FRAME_BYTES;
 use super::digest::Digest;
+use super::error::ArchiveError;
+use super::seal::{FRAME_HEADER_BYTES, MAX_SEALED_BYTES};
 use super::toc::Text;
+
+/// The largest index that is written or read, as JSON, in bytes: enough for dumps of about 30 TB.
+pub(super) const MAX_INDEX_BYTES: usize = 256 << 20;
 
 /// The index of one stream: ends the stream, and stands in the manifest again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,4 +45,60 @@ pub struct BlockEntry {
     pub data_bytes: u64,
     /// The rows (or large objects), and their digest.
     pub digest: Digest,
+}
+
+impl Index {
+    /// Checks what can be checked without the stream: that the parts fit together.
+    pub fn check(&self) -> Result<(), ArchiveError> {
+        let disagrees = |what: String| Err(ArchiveError::IndexDisagrees(what));
+        let frames = self.raw_bytes.div_ceil(FRAME_BYTES as u64).max(1);
+        if self.frames.len() as u64 != frames {
+            return disagrees(format!(
+                "{} frames for {} bytes",
+                self.frames.len(),
+                self.raw_bytes
+            ));
+        }
+        let bounds = FRAME_HEADER_BYTES + 1..=FRAME_HEADER_BYTES + MAX_SEALED_BYTES;
+        for (number, length) in self.frames.iter().enumerate() {
+            if !usize::try_from(*length).is_ok_and(|length| bounds.contains(&length)) {
+                return disagrees(format!("frame {number} has {length} bytes"));
+            }
+        }
+        let mut end = self.toc_bytes;
+        for block in &self.blocks {
+            if block.start != end || block.end < block.start {
+                return disagrees(format!(
+                    "block {} does not follow the one before it",
+                    block.dump_id
+                ));
+            }
+            if block.data_bytes > block.end - block.start {
+                return disagrees(format!("block {} holds too much", block.dump_id));
+            }
+            end = block.end;
+        }
+        if end != self.raw_bytes {
+            return disagrees("the blocks do not reach the end of the dump".to_owned());
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn encode(index: &Index) -> Result<Vec<u8>, ArchiveError> {
+    let encoded = serde_json::to_vec(index)
+        .map_err(|error| ArchiveError::IndexUnreadable(error.to_string()))?;
+    match encoded.len() > MAX_INDEX_BYTES {
+        true => Err(ArchiveError::TooLarge { section: "index" }),
+        false => Ok(encoded),
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Index, ArchiveError> {
+    // serde's message can quote the text, which is secret: the position is enough.
+    let index: Index = serde_json::from_slice(bytes).map_err(|error| {
+        ArchiveError::IndexUnreadable(format!("line {}, column {}", error.line(), error.column()))
+    })?;
+    index.check()?;
+    Ok(index)
 }

@@ -3,22 +3,32 @@
 
 pub mod digest;
 pub mod error;
+mod header;
 pub mod index;
 pub mod inventory;
+mod parse;
+mod pool;
+pub mod random;
 pub mod reader;
 pub mod rows;
 pub mod scan;
+pub(crate) mod seal;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod toc;
+pub mod verify;
 pub mod writer;
 
-pub use digest::Digest;
+pub use digest::{Digest, RowDigester};
 pub use error::ArchiveError;
 pub use index::{BlockEntry, Index};
 pub use inventory::{Fingerprint, Inventory};
-pub use reader::{ArchiveReader, RandomReader};
+pub use random::RandomReader;
+pub use reader::ArchiveReader;
 pub use rows::BlockRows;
 pub use scan::{Contents, Scanner};
 pub use toc::{Text, Toc, TocEntry};
+pub use verify::verify;
 pub use writer::{ArchiveWriter, Finished};
 
 use crate::ids::{BackupId, Lineage};

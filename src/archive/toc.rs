@@ -3,9 +3,11 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::error::ArchiveError;
+use super::parse::TocParser;
 
 /// Bytes that are nearly always UTF-8. Serialised as a string when they are, else as `{"hex": "…"}`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,15 +43,37 @@ impl fmt::Debug for Text {
 }
 
 impl Serialize for Text {
-    fn serialize<S: serde::Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
-        todo!()
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.as_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => Hex {
+                hex: hex::encode(&self.0),
+            }
+            .serialize(serializer),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: serde::Deserializer<'de>>(_deserializer: D) -> Result<Self, D::Error> {
-        todo!()
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Text(text) => Ok(Text(text.into_bytes())),
+            Written::Hex(Hex { hex }) => hex::decode(hex).map(Text).map_err(D::Error::custom),
+        }
     }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hex {
+    hex: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Hex(Hex),
 }
 
 /// When an entry is restored.
@@ -115,8 +139,13 @@ pub struct Toc {
 
 impl Toc {
     /// Reads header and entries from the start of `bytes`, which may go on after them.
-    pub fn parse(_bytes: &[u8]) -> Result<Toc, ArchiveError> {
-        todo!()
+    pub fn parse(bytes: &[u8]) -> Result<Toc, ArchiveError> {
+        TocParser::default()
+            .advance(bytes)?
+            .ok_or(ArchiveError::DumpTruncated {
+                part: "its table of contents",
+                at: bytes.len() as u64,
+            })
     }
 
     /// The entry of that number.
@@ -126,6 +155,36 @@ impl Toc {
 
     /// The database's encoding as the ENCODING entry sets it, such as `UTF8`, `LATIN1`, `SQL_ASCII`.
     pub fn encoding(&self) -> Option<String> {
-        todo!()
+        // Written by pg_dump as: SET client_encoding = 'UTF8';
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.description.0 == b"ENCODING")?;
+        let mut parts = entry.definition.as_str()?.split('\'');
+        let encoding = parts.nth(1)?;
+        parts.next()?;
+        Some(encoding.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_survives_json_in_any_encoding() {
+        for (bytes, json) in [
+            (&b"caf\xc3\xa9"[..], "\"café\""),
+            (b"caf\xe9", r#"{"hex":"636166e9"}"#),
+            (b"", r#""""#),
+            (b"\0\"", r#""\u0000\"""#),
+        ] {
+            let text = Text(bytes.to_vec());
+            assert_eq!(serde_json::to_string(&text).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Text>(json).unwrap(), text);
+        }
+        for odd in ["7", "{}", r#"{"hex":"6"}"#, r#"{"hex":"zz"}"#, "null"] {
+            assert!(serde_json::from_str::<Text>(odd).is_err(), "{odd}");
+        }
     }
 }

@@ -1,21 +1,40 @@
 //! Dump bytes → sealed stream.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 
-use super::StreamId;
+use sha2::{Digest as _, Sha256};
+use zstd::bulk::Compressor;
+
 use super::error::ArchiveError;
-use super::index::Index;
-use super::scan::Contents;
+use super::header;
+use super::index::{self, Index};
+use super::pool::Pool;
+use super::scan::{Contents, Scanner};
+use super::seal::{FrameKey, Section, new_salt, write_section};
+use super::{FRAME_BYTES, StreamId};
 use crate::keys::SubKeys;
 
 /// Writes one stream: cuts plaintext into frames, compresses and seals them on several threads behind
 /// bounded queues, and writes them in order. Dropped without [`finish`](Self::finish), the stream has
 /// no last frame, and every reader says so.
 pub struct ArchiveWriter<W: Write + Send + 'static> {
-    _sink: W,
+    scanner: Scanner,
+    /// Plaintext of the frame that is being filled. A full one waits for the next byte, because only
+    /// then is it known not to be the last.
+    filling: Vec<u8>,
+    counter: u32,
+    line: Line<W>,
+    index_key: FrameKey,
+    level: i32,
+    failed: bool,
 }
 
 /// A finished stream. The sink is not yet synced: that is its owner's work.
+#[derive(Debug)]
 pub struct Finished<W> {
     /// Where it was written.
     pub sink: W,
@@ -30,23 +49,265 @@ pub struct Finished<W> {
 }
 
 impl<W: Write + Send + 'static> ArchiveWriter<W> {
-    /// Writes the header. `level` is zstd's.
-    pub fn begin(_sink: W, _id: StreamId, _keys: &SubKeys, _level: i32, _threads: usize) -> Result<Self, ArchiveError> {
-        todo!()
+    /// Writes the header. `level` is zstd's; `threads` compress and seal, one more thread writes.
+    pub fn begin(
+        sink: W,
+        id: StreamId,
+        keys: &SubKeys,
+        level: i32,
+        threads: usize,
+    ) -> Result<Self, ArchiveError> {
+        let salt = new_salt();
+        let mut sink = Hashing::new(sink);
+        sink.write_all(&header::encode(id, &salt))?;
+        let data_key = FrameKey::new(&keys.frames, &salt, Section::Data, id, b"");
+        Ok(ArchiveWriter {
+            scanner: Scanner::new(keys.digest),
+            filling: Vec::with_capacity(FRAME_BYTES),
+            counter: 0,
+            line: Line::start(sink, data_key, level, threads)?,
+            index_key: FrameKey::new(&keys.index, &salt, Section::Index, id, b""),
+            level,
+            failed: false,
+        })
     }
 
-    /// Takes the next plaintext bytes of the dump, in any portions; they are scanned as well.
-    pub fn feed(&mut self, _bytes: &[u8]) -> Result<(), ArchiveError> {
-        todo!()
+    /// Takes the next plaintext bytes of the dump, in any portions; they are scanned as well. Errors
+    /// of the sink and of the threads surface here or in [`finish`](Self::finish); after one, the
+    /// writer can only be dropped.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        if self.failed {
+            return Err(ArchiveError::AlreadyFailed);
+        }
+        let taken = self.take(bytes);
+        self.failed = taken.is_err();
+        taken
     }
 
     /// The table whose rows are passing by.
     pub fn current_table(&self) -> Option<String> {
-        todo!()
+        self.scanner.current_table()
     }
 
-    /// Writes the last frame and the index, and flushes the sink.
+    /// Writes the last frame and the index, and flushes the sink. A dump that is not complete gets
+    /// neither.
     pub fn finish(self) -> Result<Finished<W>, ArchiveError> {
-        todo!()
+        if self.failed {
+            return Err(ArchiveError::AlreadyFailed);
+        }
+        let contents = self.scanner.finish()?;
+        let mut line = self.line;
+        line.send(self.counter, true, self.filling)?;
+        let (mut sink, frames) = line.finish()?;
+        let index = Index {
+            frames,
+            raw_bytes: contents.raw_bytes,
+            toc_bytes: contents.toc.length_bytes,
+            blocks: contents.blocks.clone(),
+        };
+        let encoded = index::encode(&index)?;
+        write_section(&self.index_key, self.level, &encoded, &mut sink)?;
+        sink.flush()?;
+        Ok(Finished {
+            contents,
+            index,
+            stored_bytes: sink.bytes,
+            stored_sha256: hex::encode(sink.hash.finalize()),
+            sink: sink.sink,
+        })
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.scanner.feed(bytes)?;
+        while !bytes.is_empty() {
+            if self.filling.len() == FRAME_BYTES {
+                let fresh = self.line.spare.take();
+                let full = std::mem::replace(&mut self.filling, fresh);
+                self.line.send(self.counter, false, full)?;
+                self.counter = self
+                    .counter
+                    .checked_add(1)
+                    .ok_or(ArchiveError::TooLarge { section: "data" })?;
+            }
+            let count = bytes.len().min(FRAME_BYTES - self.filling.len());
+            let (now, later) = bytes.split_at(count);
+            self.filling.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+}
+
+/// A frame's plaintext, to be sealed.
+struct Job {
+    counter: u32,
+    last: bool,
+    plain: Vec<u8>,
+}
+
+type Sealed = Result<Vec<u8>, ArchiveError>;
+
+/// The sealing threads, and the one that writes what they give in order.
+struct Line<W> {
+    pool: Pool<Job, Sealed>,
+    /// One receiver a frame, in order; bounded, and with it the frames in flight.
+    ordered: Option<SyncSender<Receiver<Sealed>>>,
+    writing: Option<JoinHandle<Result<(Hashing<W>, Vec<u32>), ArchiveError>>>,
+    abandoned: Arc<AtomicBool>,
+    spare: Spare,
+}
+
+impl<W: Write + Send + 'static> Line<W> {
+    fn start(
+        mut sink: Hashing<W>,
+        key: FrameKey,
+        level: i32,
+        threads: usize,
+    ) -> Result<Self, ArchiveError> {
+        let threads = threads.max(1);
+        let key = Arc::new(key);
+        let (plain_spare, frame_spare) = (Spare::new(2 * threads), Spare::new(2 * threads));
+        let pool = Pool::start(threads, || {
+            let mut compressor = Compressor::new(level)?;
+            let key = Arc::clone(&key);
+            let (plain_spare, frame_spare) = (plain_spare.clone(), frame_spare.clone());
+            Ok(move |job: Job| -> Sealed {
+                let mut frame = frame_spare.take();
+                key.seal(
+                    &mut compressor,
+                    job.counter,
+                    job.last,
+                    &job.plain,
+                    &mut frame,
+                )?;
+                plain_spare.put(job.plain);
+                Ok(frame)
+            })
+        })?;
+        let (ordered, results) = sync_channel::<Receiver<Sealed>>(2 * threads);
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&abandoned);
+        let writing = Builder::new().name("archive".to_owned()).spawn(move || {
+            let mut lengths = Vec::new();
+            for result in results {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(ArchiveError::AlreadyFailed);
+                }
+                let frame = result.recv().map_err(|_| worker_lost())??;
+                sink.write_all(&frame)?;
+                lengths.push(u32::try_from(frame.len()).map_err(|_| worker_lost())?);
+                frame_spare.put(frame);
+            }
+            Ok((sink, lengths))
+        })?;
+        Ok(Line {
+            pool,
+            ordered: Some(ordered),
+            writing: Some(writing),
+            abandoned,
+            spare: plain_spare,
+        })
+    }
+
+    fn send(&mut self, counter: u32, last: bool, plain: Vec<u8>) -> Result<(), ArchiveError> {
+        let job = Job {
+            counter,
+            last,
+            plain,
+        };
+        let sent = match (self.pool.submit(job), &self.ordered) {
+            (Ok(result), Some(ordered)) => ordered.send(result).is_ok(),
+            _ => false,
+        };
+        if sent {
+            return Ok(());
+        }
+        // The writing thread has stopped early: what stopped it is the error.
+        Err(self.join().err().unwrap_or_else(worker_lost))
+    }
+
+    fn finish(mut self) -> Result<(Hashing<W>, Vec<u32>), ArchiveError> {
+        self.join()
+    }
+}
+
+impl<W> Line<W> {
+    fn join(&mut self) -> Result<(Hashing<W>, Vec<u32>), ArchiveError> {
+        self.ordered = None;
+        let writing = self.writing.take().ok_or(ArchiveError::AlreadyFailed)?;
+        writing.join().map_err(|_| worker_lost())?
+    }
+}
+
+impl<W> Drop for Line<W> {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        // The sink is closed when this returns, so that its owner may remove what it wrote.
+        let _ = self.join();
+    }
+}
+
+fn worker_lost() -> ArchiveError {
+    ArchiveError::Sealing("a thread stopped".to_owned())
+}
+
+/// Buffers that go round instead of being allocated anew.
+#[derive(Clone)]
+struct Spare {
+    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+    most: usize,
+}
+
+impl Spare {
+    fn new(most: usize) -> Self {
+        Spare {
+            buffers: Arc::default(),
+            most,
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        buffers
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(FRAME_BYTES))
+    }
+
+    fn put(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < self.most {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// Counts and hashes what is written.
+struct Hashing<W> {
+    sink: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    fn new(sink: W) -> Self {
+        Hashing {
+            sink,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let count = self.sink.write(buffer)?;
+        self.hash.update(&buffer[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.sink.flush()
     }
 }

@@ -1,48 +1,28 @@
 //! Migrations as text: reading folders in several layouts, splitting and classifying statements,
 //! planning, linting. No database, and no I/O but reading the folder.
 
+pub mod additive;
 pub mod classify;
+mod functions;
+mod lexer;
 pub mod lint;
 pub mod plan;
+mod script;
 pub mod source;
 pub mod split;
 pub mod template;
+mod tree;
+pub mod undo;
+mod version;
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A migration's version: numbers are compared as numbers, whatever their padding, the rest as text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Version(pub String);
-
-impl Version {
-    /// The text, as the file spells it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl PartialOrd for Version {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Version {
-    fn cmp(&self, _other: &Self) -> Ordering {
-        todo!()
-    }
-}
+pub use additive::{additive_run, additive_run_knowing, destroys};
+pub use version::Version;
 
 /// What a migration's file says of itself, whatever its layout's spelling.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +53,23 @@ pub struct Metadata {
     pub statement_timeout: Option<Duration>,
     /// Its own `lock_timeout`.
     pub lock_timeout: Option<Duration>,
+    /// Findings that the author allows in this file: rule → reason (`-- ripcord: allow RULE REASON`).
+    #[serde(default)]
+    pub allow: BTreeMap<String, String>,
+    /// What the reader of the file noticed, for the linter.
+    #[serde(skip)]
+    pub remarks: Vec<Remark>,
+}
+
+/// Something that the reader of a file noticed and that stops nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// The linter's rule.
+    pub rule: &'static str,
+    /// Line in the file, from 1.
+    pub line: u32,
+    /// In one sentence.
+    pub message: String,
 }
 
 /// SQL to run, cut out of a file.
@@ -96,11 +93,7 @@ impl Script {
 
     /// Line and column in the file (both from 1) of a byte offset in `sql`.
     pub fn position(&self, offset: usize) -> (u32, u32) {
-        let before = &self.sql.as_bytes()[..offset.min(self.sql.len())];
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() as u32;
-        let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let column = String::from_utf8_lossy(&before[start..]).chars().count() as u32;
-        (self.first_line + line, column + 1)
+        split::line_column(&self.sql, offset, self.first_line)
     }
 }
 
@@ -130,6 +123,14 @@ pub struct Effect {
     pub additive: Additive,
     /// Index that a CREATE INDEX CONCURRENTLY makes, as written.
     pub concurrent_index: Option<String>,
+    /// Its text does not tell what it may do: DO, CALL, EXECUTE, a function that is none of the
+    /// well-known ones, or text that could not be parsed.
+    pub unknown: bool,
+    /// It says IF NOT EXISTS: what it names may have been there before.
+    pub if_not_exists: bool,
+    /// The one object (`kind name`) that it alters, when it alters nothing else and no row in it:
+    /// harmless when the run itself created that object.
+    pub alters: Option<String>,
 }
 
 /// Whether a statement counts for the additive proof.
@@ -138,7 +139,8 @@ pub enum Additive {
     /// It does not.
     #[default]
     No,
-    /// It creates the object named, `kind name` (`table orders`, `column orders.note`, `index i`).
+    /// It creates the object named, `kind name` (`table orders`, `column orders.note`, `index i`);
+    /// several are separated by a comma and a space.
     Creates(String),
     /// It drops the object named, which only counts when an UP of the same run created it.
     Drops(String),
@@ -172,8 +174,28 @@ pub struct Migration {
 impl Migration {
     /// `version name`, as messages show it.
     pub fn label(&self) -> String {
-        if self.name.is_empty() { self.version.to_string() } else { format!("{}_{}", self.version, self.name) }
+        label(&self.version, &self.name)
     }
+
+    /// Whether a person who says `wanted` means this one: its version, name, label or file name.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        self.file_name == wanted || is_called(&self.version, &self.name, wanted)
+    }
+}
+
+fn label(version: &Version, name: &str) -> String {
+    let text = version.as_str();
+    // Where a date alone tells nothing apart, the version holds the name already.
+    if name.is_empty() || text == name || text.ends_with(&format!("_{name}")) {
+        text.to_owned()
+    } else {
+        format!("{text}_{name}")
+    }
+}
+
+fn is_called(version: &Version, name: &str, wanted: &str) -> bool {
+    let wanted = wanted.strip_suffix(".sql").unwrap_or(wanted);
+    *version == Version(wanted.to_owned()) || name == wanted || label(version, name) == wanted
 }
 
 /// A migration that was applied, as the control schema remembers it.
@@ -189,4 +211,16 @@ pub struct Applied {
     pub loose_checksum: Option<String>,
     /// The batch that it was applied in.
     pub batch: i32,
+}
+
+impl Applied {
+    /// `version name`, as messages show it.
+    pub fn label(&self) -> String {
+        label(&self.version, &self.name)
+    }
+
+    /// Whether a person who says `wanted` means this one: its version, name or label.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        is_called(&self.version, &self.name, wanted)
+    }
 }

@@ -1,7 +1,12 @@
 //! What is pending, and in which order: files against what was applied.
 
-use super::{Applied, Migration};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Applied, Migration, Version};
+use crate::error::Error;
 use crate::settings::OnChanged;
+
+pub use super::undo::{Undo, plan_undo};
 
 /// Which of the pending migrations are wanted.
 #[derive(Clone, Debug, Default)]
@@ -36,27 +41,370 @@ pub struct Plan {
     pub errors: Vec<crate::Error>,
 }
 
-/// Plans an apply.
-pub fn plan(_files: &[Migration], _applied: &[Applied], _selection: &Selection, _on_changed: OnChanged) -> Plan {
-    todo!()
+/// Plans an apply. Order: by version, and after what the metadata's `dependencies` name.
+pub fn plan(
+    files: &[Migration],
+    applied: &[Applied],
+    selection: &Selection,
+    on_changed: OnChanged,
+) -> Plan {
+    let mut plan = Plan::default();
+    let ordered = plan.order(files);
+    plan.refuse_duplicates(&ordered, applied);
+    let recorded = Recorded::new(applied);
+    plan.note_missing_files(files, &recorded, applied);
+
+    // What the selection means is settled against all files, so that a name that means none is told.
+    let wanted = plan.select(&ordered, selection);
+
+    let highest = applied.iter().map(|one| &one.version).max();
+    for migration in ordered {
+        if !wanted.contains(&migration.file_name) {
+            continue;
+        }
+        let reason = match recorded.of(migration) {
+            None => {
+                if let Some(highest) = highest.filter(|highest| migration.version < **highest) {
+                    plan.notes.push(format!(
+                        "`{}` arrives after `{highest}` was applied, and runs now",
+                        migration.file_name
+                    ));
+                }
+                "pending"
+            }
+            Some(_) if selection.again && selection.file.is_some() => "again",
+            Some(record) => match plan.compare(migration, record, on_changed) {
+                Some(reason) => reason,
+                None => continue,
+            },
+        };
+        plan.pending.push(Pending {
+            migration: migration.clone(),
+            reason: reason.to_owned(),
+        });
+    }
+    if let Some(limit) = selection.limit {
+        plan.pending.truncate(limit);
+    }
+    plan.require_dependencies(files, &recorded);
+    plan
 }
 
-/// Which of the applied migrations a rollback undoes.
-#[derive(Clone, Debug)]
-pub enum Undo {
-    /// The last N.
-    Steps(usize),
-    /// Everything after this version, which stays.
-    Target(String),
-    /// Everything after batch N, which stays.
-    Batch(i32),
-    /// Everything after this name, which stays.
-    To(String),
-    /// This one alone.
-    Only(String),
+/// What was applied, by version; several of one version by name too.
+struct Recorded<'a>(HashMap<&'a Version, Vec<&'a Applied>>);
+
+impl<'a> Recorded<'a> {
+    fn new(applied: &'a [Applied]) -> Self {
+        let mut by_version: HashMap<&Version, Vec<&Applied>> = HashMap::new();
+        for one in applied {
+            by_version.entry(&one.version).or_default().push(one);
+        }
+        Recorded(by_version)
+    }
+
+    fn of(&self, migration: &Migration) -> Option<&'a Applied> {
+        match self.0.get(&migration.version)?.as_slice() {
+            [one] => Some(one),
+            // Duplicate numbers that are both applied are told apart by their names.
+            several => several
+                .iter()
+                .find(|one| one.name == migration.name)
+                .copied(),
+        }
+    }
 }
 
-/// Plans a rollback: the applied migrations to undo, newest first. `applied` is in the order of applying.
-pub fn plan_undo(_applied: &[Applied], _undo: &Undo) -> crate::Result<Vec<Applied>> {
-    todo!()
+impl Plan {
+    fn note_missing_files(
+        &mut self,
+        files: &[Migration],
+        recorded: &Recorded<'_>,
+        applied: &[Applied],
+    ) {
+        let there: BTreeSet<(&Version, &str)> = files
+            .iter()
+            .filter_map(|file| recorded.of(file))
+            .map(|one| (&one.version, one.name.as_str()))
+            .collect();
+        for one in applied {
+            if !there.contains(&(&one.version, one.name.as_str())) {
+                self.notes.push(format!(
+                    "`{}` is applied, but its file is gone",
+                    one.label()
+                ));
+            }
+        }
+    }
+
+    /// Two files of one version cannot be told apart in the history, unless both are applied already.
+    fn refuse_duplicates(&mut self, ordered: &[&Migration], applied: &[Applied]) {
+        let mut by_version: BTreeMap<&Version, Vec<&Migration>> = BTreeMap::new();
+        for migration in ordered {
+            by_version
+                .entry(&migration.version)
+                .or_default()
+                .push(migration);
+        }
+        for (version, files) in by_version {
+            let known = |file: &&Migration| {
+                applied
+                    .iter()
+                    .any(|one| one.version == *version && one.name == file.name)
+            };
+            if files.len() > 1 && !files.iter().all(known) {
+                self.errors.push(
+                    Error::failed(format!(
+                        "version `{version}` is taken by {} files: {}",
+                        files.len(),
+                        names(&files)
+                    ))
+                    .hint("give one of them a number of its own"),
+                );
+            }
+        }
+    }
+
+    /// Why an applied migration runs again, if it does.
+    fn compare(
+        &mut self,
+        migration: &Migration,
+        record: &Applied,
+        on_changed: OnChanged,
+    ) -> Option<&'static str> {
+        if migration.checksum == record.checksum {
+            return None;
+        }
+        let file = &migration.file_name;
+        if record.loose_checksum.as_ref() == Some(&migration.loose_checksum) {
+            self.notes.push(format!(
+                "`{file}` was edited after it was applied: only comments or white space differ"
+            ));
+            return None;
+        }
+        match on_changed {
+            OnChanged::Rerun => return Some("changed"),
+            OnChanged::Warn => self.notes.push(format!(
+                "`{file}` was changed after it was applied; it does not run again"
+            )),
+            OnChanged::Error => self.errors.push(
+                Error::failed(format!("`{file}` was changed after it was applied"))
+                    .because(format!(
+                        "its checksum was `{}` and is `{}`",
+                        short(&record.checksum),
+                        short(&migration.checksum)
+                    ))
+                    .hint("restore the file, or accept it as it is: ripcord repair"),
+            ),
+        }
+        None
+    }
+
+    /// The file names that the selection means.
+    fn select(&mut self, ordered: &[&Migration], selection: &Selection) -> BTreeSet<String> {
+        let find = |wanted: &str| -> Result<usize, Error> {
+            let found: Vec<usize> = (0..ordered.len())
+                .filter(|&at| ordered.get(at).is_some_and(|one| one.is_called(wanted)))
+                .collect();
+            match found.as_slice() {
+                [at] => Ok(*at),
+                [] => {
+                    let near = nearest(wanted, ordered.iter().map(|one| one.label()));
+                    let error = Error::usage(format!("no migration is called `{wanted}`"));
+                    Err(if near.is_empty() {
+                        error.hint("ripcord status")
+                    } else {
+                        error
+                            .because(format!("near: {}", near.join(", ")))
+                            .hint("ripcord status")
+                    })
+                }
+                _ => Err(
+                    Error::usage(format!("`{wanted}` means {} migrations", found.len()))
+                        .hint("give the file's name"),
+                ),
+            }
+        };
+        let mut positions = 0..ordered.len();
+        if let Some(target) = &selection.target {
+            match find(target) {
+                Ok(at) => positions.end = at + 1,
+                Err(error) => {
+                    self.errors.push(error);
+                    positions.end = 0;
+                }
+            }
+        }
+        if let Some(file) = &selection.file {
+            match find(file) {
+                Ok(at) if positions.contains(&at) => positions = at..at + 1,
+                Ok(_) => positions.end = 0,
+                Err(error) => {
+                    self.errors.push(error);
+                    positions.end = 0;
+                }
+            }
+        }
+        ordered
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| positions.contains(at))
+            .map(|(_, migration)| migration.file_name.clone())
+            .collect()
+    }
+
+    /// By version, and after what each depends on; versions decide between what is free to run.
+    fn order<'a>(&mut self, files: &'a [Migration]) -> Vec<&'a Migration> {
+        let mut waiting: Vec<&Migration> = files.iter().collect();
+        waiting.sort_by(|one, other| {
+            (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name))
+        });
+        let mut ordered: Vec<&Migration> = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            let is_free = |migration: &&Migration| {
+                !migration.metadata.dependencies.iter().any(|wanted| {
+                    waiting.iter().any(|other| {
+                        other.is_called(wanted) && other.file_name != migration.file_name
+                    }) || migration.is_called(wanted)
+                })
+            };
+            let Some(at) = waiting.iter().position(is_free) else {
+                let circle = circle(&waiting);
+                self.errors.push(
+                    Error::failed(format!(
+                        "these migrations depend on each other: {}",
+                        names(&circle)
+                    ))
+                    .hint("take one of the dependencies out"),
+                );
+                ordered.append(&mut waiting);
+                break;
+            };
+            ordered.push(waiting.remove(at));
+        }
+        ordered
+    }
+
+    /// Every dependency of what runs is applied, or runs before.
+    fn require_dependencies(&mut self, files: &[Migration], recorded: &Recorded<'_>) {
+        let mut errors = Vec::new();
+        for (at, pending) in self.pending.iter().enumerate() {
+            let file = &pending.migration.file_name;
+            for wanted in &pending.migration.metadata.dependencies {
+                let runs = self
+                    .pending
+                    .iter()
+                    .take(at)
+                    .any(|before| before.migration.is_called(wanted));
+                let applied = recorded
+                    .0
+                    .values()
+                    .flatten()
+                    .any(|one| one.is_called(wanted));
+                if runs || applied {
+                    continue;
+                }
+                errors.push(match files.iter().find(|other| other.is_called(wanted)) {
+                    Some(other) => Error::failed(format!(
+                        "`{file}` depends on `{}`, which is neither applied nor selected before it",
+                        other.file_name
+                    ))
+                    .hint("ripcord apply without a selection, or apply that one first"),
+                    None => {
+                        let near = nearest(wanted, files.iter().map(Migration::label));
+                        let error = Error::failed(format!(
+                            "`{file}` depends on `{wanted}`, which is no migration of this folder"
+                        ));
+                        if near.is_empty() {
+                            error
+                        } else {
+                            error.because(format!("near: {}", near.join(", ")))
+                        }
+                    }
+                });
+            }
+        }
+        self.errors.extend(errors);
+    }
 }
+
+/// Those of the migrations left over that stand in a circle: from any of them, following dependencies
+/// that wait too, one comes round.
+fn circle<'a>(waiting: &[&'a Migration]) -> Vec<&'a Migration> {
+    let mut path: Vec<&Migration> = Vec::new();
+    let mut next = waiting.first().copied();
+    while let Some(migration) = next {
+        if let Some(at) = path
+            .iter()
+            .position(|seen| seen.file_name == migration.file_name)
+        {
+            return path.split_off(at);
+        }
+        path.push(migration);
+        next = migration.metadata.dependencies.iter().find_map(|wanted| {
+            waiting
+                .iter()
+                .find(|other| other.is_called(wanted))
+                .copied()
+        });
+    }
+    path
+}
+
+fn names(migrations: &[&Migration]) -> String {
+    let names: Vec<String> = migrations
+        .iter()
+        .map(|migration| format!("`{}`", migration.file_name))
+        .collect();
+    names.join(", ")
+}
+
+fn short(checksum: &str) -> String {
+    checksum.chars().take(12).collect()
+}
+
+/// Up to three known names that look like the one given, best first, in backticks.
+pub(crate) fn nearest(wanted: &str, known: impl Iterator<Item = String>) -> Vec<String> {
+    let wanted = wanted.strip_suffix(".sql").unwrap_or(wanted).to_lowercase();
+    let mut near: Vec<(usize, String)> = known
+        .filter_map(|name| {
+            let lower = name.to_lowercase();
+            let contained =
+                !wanted.is_empty() && (lower.contains(&wanted) || wanted.contains(&lower));
+            let distance = if contained {
+                0
+            } else {
+                distance(&wanted, &lower)
+            };
+            (contained || distance <= lower.chars().count().max(3) / 3).then_some((distance, name))
+        })
+        .collect();
+    near.sort();
+    near.into_iter()
+        .take(3)
+        .map(|(_, name)| format!("`{name}`"))
+        .collect()
+}
+
+/// Levenshtein's distance, on the first hundred characters.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().take(100).collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, a) in one.chars().take(100).enumerate() {
+        let mut next = Vec::with_capacity(row.len());
+        let mut left = line + 1;
+        next.push(left);
+        for (b, pair) in other.iter().zip(row.windows(2)) {
+            if let [diagonal, above] = pair {
+                left = (diagonal + usize::from(a != *b))
+                    .min(above + 1)
+                    .min(left + 1);
+                next.push(left);
+            }
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

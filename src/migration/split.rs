@@ -1,16 +1,301 @@
 //! SQL text → statements, by PostgreSQL's own lexical rules.
 
+use std::ops::Range;
+
 use super::Statement;
-use crate::error::Result;
+use super::classify::classify;
+use super::lexer::{Kind, Lexer, Token};
+use crate::error::{Error, Result};
 
 /// Cuts `sql` into statements: dollar quotes, nested comments, `E''`, `U&''`, quoted names, BEGIN ATOMIC
 /// bodies. The last may lack its semicolon. Pieces with nothing but white space and comments are none.
 /// `first_line` and `file` are for messages: an unterminated quote or comment, a psql meta-command.
-pub fn split(_sql: &str, _file: &str, _first_line: u32) -> Result<Vec<Statement>> {
-    todo!()
+pub fn split(sql: &str, file: &str, first_line: u32) -> Result<Vec<Statement>> {
+    let ranges = ranges(sql, file, first_line)?;
+    let classified = ranges.into_iter().map(|range| Statement {
+        start: range.start,
+        end: range.end,
+        effect: classify(sql.get(range).unwrap_or_default()),
+    });
+    Ok(classified.collect())
 }
 
 /// The text without comments and with white space folded, outside quotes.
-pub fn fold(_sql: &str) -> String {
-    todo!()
+pub fn fold(sql: &str) -> String {
+    let mut folded = String::with_capacity(sql.len());
+    let mut gap = false;
+    for token in Lexer::new(sql) {
+        let text = match &token {
+            Ok(token) if !token.is_significant() => {
+                gap = true;
+                continue;
+            }
+            Ok(token) => token.text(sql),
+            // What never ends is kept as it stands.
+            Err(rest) => sql.get(rest.start..).unwrap_or_default(),
+        };
+        if gap && !folded.is_empty() {
+            folded.push(' ');
+        }
+        gap = false;
+        folded.push_str(text);
+    }
+    folded
+}
+
+/// Line and column, both from 1, of a byte offset in a text whose first line has the number given.
+pub(crate) fn line_column(sql: &str, offset: usize, first_line: u32) -> (u32, u32) {
+    let before = sql.as_bytes().get(..offset).unwrap_or(sql.as_bytes());
+    let lines = before.iter().filter(|&&byte| byte == b'\n').count();
+    let line_start = before
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default())
+        .chars()
+        .count();
+    (
+        first_line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX)),
+        u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1),
+    )
+}
+
+/// The statements' places in the text. Nothing is classified.
+pub(crate) fn ranges(sql: &str, file: &str, first_line: u32) -> Result<Vec<Range<usize>>> {
+    let place = |offset| {
+        let (line, column) = line_column(sql, offset, first_line);
+        format!("`{file}`, line {line}, column {column}")
+    };
+    let mut found = Vec::new();
+    let mut piece = Piece::default();
+    for token in Lexer::new(sql) {
+        let token = token.map_err(|open| {
+            Error::failed(format!(
+                "{}: the {} that begins here never ends",
+                place(open.start),
+                open.what
+            ))
+        })?;
+        match token.kind {
+            Kind::Space | Kind::Comment => continue,
+            Kind::Backslash => {
+                let rest = sql.get(token.start..).unwrap_or_default();
+                let command = rest.split_whitespace().next().unwrap_or("\\");
+                return Err(Error::failed(format!(
+                    "{}: `{command}` is a command of psql, which the server does not understand",
+                    place(token.start)
+                ))
+                .hint("replace it by SQL, or remove the line"));
+            }
+            Kind::Semicolon if piece.is_complete() => {
+                if let Some(start) = piece.start {
+                    if piece.copies_inline {
+                        return Err(Error::failed(format!(
+                            "{}: `COPY … FROM STDIN` with its data in the file cannot be run yet",
+                            place(start)
+                        ))
+                        .hint("write the rows as INSERT statements"));
+                    }
+                    found.push(start..token.end);
+                }
+                piece = Piece::default();
+            }
+            _ => piece.add(token, sql),
+        }
+    }
+    if let Some(start) = piece.start {
+        found.push(start..piece.end);
+    }
+    Ok(found)
+}
+
+/// A statement while it is being read.
+#[derive(Default)]
+struct Piece {
+    start: Option<usize>,
+    end: usize,
+    parentheses: usize,
+    /// Its first words, in lower case: as many as tell whether it creates a routine.
+    first: Vec<String>,
+    /// BEGIN ATOMIC and every CASE inside it that wait for their END.
+    atomic: usize,
+    /// The word before, when nothing stands between.
+    previous: String,
+    copies_inline: bool,
+}
+
+impl Piece {
+    fn is_complete(&self) -> bool {
+        self.parentheses == 0 && self.atomic == 0
+    }
+
+    fn add(&mut self, token: Token, sql: &str) {
+        self.start.get_or_insert(token.start);
+        self.end = token.end;
+        let text = token.text(sql);
+        match token.kind {
+            Kind::Open => self.parentheses += 1,
+            // Like psql, which does not count below zero: the server will tell what is wrong.
+            Kind::Close => self.parentheses = self.parentheses.saturating_sub(1),
+            _ => {}
+        }
+        if token.kind != Kind::Word {
+            self.previous = if text == "." {
+                ".".to_owned()
+            } else {
+                String::new()
+            };
+            return;
+        }
+        let word = text.to_ascii_lowercase();
+        // After AS and after a dot even CASE and END are names.
+        let is_name = matches!(self.previous.as_str(), "." | "as");
+        match word.as_str() {
+            "atomic" if self.previous == "begin" && self.atomic == 0 && self.creates_routine() => {
+                self.atomic = 1;
+            }
+            "case" if self.atomic > 0 && !is_name => self.atomic += 1,
+            "end" if self.atomic > 0 && !is_name => self.atomic -= 1,
+            "stdin" if self.previous == "from" && self.parentheses == 0 => {
+                self.copies_inline |= self.first.first().is_some_and(|first| first == "copy");
+            }
+            _ => {}
+        }
+        if self.first.len() < 4 {
+            self.first.push(word.clone());
+        }
+        self.previous = word;
+    }
+
+    fn creates_routine(&self) -> bool {
+        let mut words = self.first.iter().map(String::as_str);
+        let mut next = || words.next().unwrap_or_default();
+        if next() != "create" {
+            return false;
+        }
+        let kind = match next() {
+            "or" if next() == "replace" => next(),
+            word => word,
+        };
+        matches!(kind, "function" | "procedure")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pieces(sql: &str) -> Vec<&str> {
+        ranges(sql, "f.sql", 1)
+            .unwrap()
+            .into_iter()
+            .map(|range| &sql[range])
+            .collect()
+    }
+
+    #[test]
+    fn semicolons_count_outside_quotes_only() {
+        for one in [
+            "select ';'",
+            "select E'\\';'",
+            "select U&'d\\0061;'",
+            "select \"a;b\"",
+            "select $$;$$",
+            "select $x$ ; $$ ; $x$",
+            "select 1 /* ; /* ; */ ; */",
+            "select 1 -- ;\n",
+            "create rule r as on insert to t do also (insert into a values (1); insert into b values (2))",
+            "create function f() returns int language sql begin atomic select case when true then 1 else case when true then 2 end end; select 2; end",
+            "create or replace procedure p() begin atomic insert into t values (1); end",
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS end; SELECT x.case FROM x; END",
+        ] {
+            let sql = format!("{one};select 2;");
+            let found = pieces(&sql);
+            assert_eq!(found.len(), 2, "{one}: {found:?}");
+            assert_eq!(found[1], "select 2;");
+        }
+    }
+
+    #[test]
+    fn begin_without_atomic_is_a_statement_of_its_own() {
+        assert_eq!(pieces("begin; select 1; end;").len(), 3);
+        assert_eq!(
+            pieces("create table begin (atomic int); select 1;").len(),
+            2
+        );
+    }
+
+    #[test]
+    fn the_last_statement_needs_no_semicolon() {
+        assert_eq!(
+            pieces("select 1;\r\nselect 2 -- end\r\n"),
+            ["select 1;", "select 2"]
+        );
+    }
+
+    #[test]
+    fn a_mark_and_empty_statements_are_nothing() {
+        assert!(pieces("\u{feff}").is_empty());
+        assert_eq!(pieces("\u{feff};; select 1;; -- x\n;"), ["select 1;"]);
+        assert!(pieces(" -- x\n/* y */ ").is_empty());
+    }
+
+    #[test]
+    fn psql_commands_are_named_with_their_place() {
+        let error = ranges("select 1;\n\\i other.sql\n", "001_a.sql", 4).unwrap_err();
+        assert!(
+            error
+                .message()
+                .contains("`001_a.sql`, line 5, column 1: `\\i`"),
+            "{error}"
+        );
+        assert!(ranges("select 1 \\gexec", "f", 1).is_err());
+        assert!(ranges("select '\\i'", "f", 1).is_ok());
+        assert!(ranges("$$\n\\i x\n$$", "f", 1).is_ok());
+    }
+
+    #[test]
+    fn inline_copy_is_told_before_its_data_confuse_anything() {
+        let error =
+            ranges("select 1;\ncopy t (a) from stdin;\nit's\n\\.\n", "f.sql", 1).unwrap_err();
+        assert!(error.message().contains("line 2"), "{error}");
+        assert!(ranges("copy t from '/a/stdin';", "f.sql", 1).is_ok());
+        assert!(ranges("copy (select 1 from stdin) to '/x';", "f.sql", 1).is_ok());
+    }
+
+    #[test]
+    fn an_open_quote_is_told_with_its_place() {
+        let error = ranges("select 1;\n  select 'abc;\n", "f.sql", 10).unwrap_err();
+        assert!(error.message().contains("line 11, column 10"), "{error}");
+    }
+
+    #[test]
+    fn folding_keeps_what_is_quoted() {
+        assert_eq!(
+            fold("select  1 -- why\n , 'a  b' /* x */ , $$ c  --d $$\r\n;\n"),
+            "select 1 , 'a  b' , $$ c  --d $$ ;"
+        );
+        assert_eq!(fold("a/**/b"), "a b");
+        assert_eq!(fold("a  'open  x"), "a 'open  x");
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_in_order_and_what_lies_between_is_nothing(
+            sql in "(select|create function|begin atomic|end|case|copy x from stdin|\\$\\$|'|\"|;|\\(|\\)|--|/\\*|\\*/|\n|\\\\i|é| |E'){0,30}"
+        ) {
+            if let Ok(found) = ranges(&sql, "f", 1) {
+                let mut at = 0;
+                for range in found {
+                    prop_assert!(range.start >= at && range.end > range.start);
+                    let gap = &sql[at..range.start];
+                    prop_assert!(ranges(gap, "f", 1).unwrap().is_empty(), "{:?}", gap);
+                    prop_assert!(!sql[range.clone()].starts_with(char::is_whitespace));
+                    at = range.end;
+                }
+                prop_assert!(ranges(&sql[at..], "f", 1).unwrap().is_empty());
+            }
+        }
+    }
 }

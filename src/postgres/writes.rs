@@ -4,18 +4,69 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Session;
-use crate::error::Result;
+use super::databases::{self, get};
+use super::swap::{Whom, end_others};
+use super::{Session, quote, session};
+use crate::error::{Error, Result};
+
+/// How long the sessions that began under a fence may take to end when it is taken away.
+const UNFENCE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes new transactions read-only for everyone (ALTER DATABASE … SET default_transaction_read_only = on)
 /// and ends the other sessions, so that they reconnect under it.
-pub async fn fence(_maintenance: &Session, _database: &str, _limit: Duration) -> Result<()> {
-    todo!()
+///
+/// Ended are those that are there when the fence stands; who comes later is under it. Ripcord's own
+/// sessions stay. The fence is cooperative: `BEGIN READ WRITE`, a client's own PGOPTIONS, a
+/// role-in-database setting, COMMIT PREPARED and apply workers pass it. So the writes are counted as well.
+pub async fn fence(maintenance: &Session, database: &str, limit: Duration) -> Result<()> {
+    // language=SQL
+    let sql = format!("ALTER DATABASE {} SET default_transaction_read_only = on", quote::ident(database));
+    maintenance.batch(&sql).await.map_err(|error| error.context(format!("no fence around database `{database}`")))?;
+    let ended = end_present(maintenance, database, limit).await;
+    if let Err(error) = ended {
+        // A half fence would stop some writers and not be known to be there.
+        if !error.connection_lost() {
+            reset(maintenance, database, None).await?;
+        }
+        return Err(error.context(format!("no fence around database `{database}`")));
+    }
+    Ok(())
 }
 
 /// Takes the fence away; sets back `previous` when the database had that setting before.
-pub async fn unfence(_maintenance: &Session, _database: &str, _previous: Option<&str>) -> Result<()> {
-    todo!()
+///
+/// The sessions that began under the fence would stay read-only for as long as they live, in a pool for
+/// days: they are ended, and reconnect. That some cannot be ended is an error; the fence is away all the
+/// same.
+pub async fn unfence(maintenance: &Session, database: &str, previous: Option<&str>) -> Result<()> {
+    reset(maintenance, database, previous).await?;
+    end_present(maintenance, database, UNFENCE_LIMIT).await.map_err(|error| {
+        error.context(format!(
+            "the fence around database `{database}` is away, but sessions that began under it are left"
+        ))
+    })
+}
+
+async fn reset(maintenance: &Session, database: &str, previous: Option<&str>) -> Result<()> {
+    let ident = quote::ident(database);
+    // language=SQL
+    let sql = match previous {
+        Some(value) => {
+            format!("ALTER DATABASE {ident} SET default_transaction_read_only = {}", quote::literal(value))
+        }
+        None => format!("ALTER DATABASE {ident} RESET default_transaction_read_only"),
+    };
+    maintenance
+        .batch(&sql)
+        .await
+        .map_err(|error| error.context(format!("the fence around database `{database}` could not be taken away")))
+}
+
+async fn end_present(maintenance: &Session, database: &str, limit: Duration) -> Result<()> {
+    let Some(found) = databases::find(maintenance, database).await? else {
+        return Err(Error::failed(format!("database `{database}` does not exist")));
+    };
+    end_others(maintenance, found.oid, database, &[], Whom::PresentStrangers, limit).await
 }
 
 /// What was written since a snapshot.
@@ -25,6 +76,9 @@ pub struct Counted {
     pub tables: Vec<(String, u64)>,
     /// Tables where it cannot be known, and why.
     pub unknowable: Vec<(String, String)>,
+    /// Rows whose present version is ours, by `schema.table`: what others wrote to them before we did
+    /// cannot be seen.
+    pub overwritten: Vec<(String, u64)>,
 }
 
 impl Counted {
@@ -37,6 +91,185 @@ impl Counted {
 /// Counts row versions whose xmin is neither visible in `snapshot` (`pg_snapshot` as text) nor one of
 /// `our_xids`, in every table but ripcord's. Blind to deletes: their count is what `xmax` and the
 /// digests tell. `session` is the one inside the closed database.
-pub async fn count_since(_session: &Session, _snapshot: &str, _our_xids: &[u64]) -> Result<Counted> {
-    todo!()
+///
+/// Ordinary tables and leaves of partitioned ones, and the large objects; not materialized views, which a
+/// restore refreshes, nor sequences. Reads each table once. Where it errs, it counts too much:
+/// - A snapshot lists the top-level transactions that were in progress, not their subtransactions. Rows
+///   between its xmin and its xmax that are not listed may be such a one's: their tables are unknowable.
+/// - A subtransaction of ours (a block with EXCEPTION, a savepoint) that is not in `our_xids` is a stranger.
+/// - A row frozen 2³² transactions ago or more shows an xmin that may look new.
+///
+/// # Errors
+/// When `snapshot` is none, when the session has written in the transaction that is open, and when the
+/// connection is lost. A table that cannot be read is unknowable instead.
+pub async fn count_since(session: &Session, snapshot: &str, our_xids: &[u64]) -> Result<Counted> {
+    let snapshot = Snapshot::parse(snapshot)
+        .ok_or_else(|| Error::failed(format!("`{snapshot}` is no snapshot: `xmin:xmax:xip,…` is expected")))?;
+    let ours: Vec<i64> = our_xids.iter().filter_map(|xid| i64::try_from(*xid).ok()).collect();
+    refuse_open_write(session).await?;
+    let mut counted = Counted::default();
+    for table in tables(session).await? {
+        if let Some(reason) = table.hidden {
+            counted.unknowable.push((table.name, reason));
+            continue;
+        }
+        match count(session, &table.relation, &snapshot, &ours).await {
+            Ok(rows) => {
+                if rows.newer > 0 {
+                    counted.tables.push((table.name.clone(), rows.newer));
+                }
+                if rows.ours > 0 {
+                    counted.overwritten.push((table.name.clone(), rows.ours));
+                }
+                if rows.doubtful > 0 {
+                    let reason = format!(
+                        "{} of its rows may belong to transactions that were in progress at the backup",
+                        rows.doubtful
+                    );
+                    counted.unknowable.push((table.name, reason));
+                }
+            }
+            Err(error) if error.connection_lost() => return Err(error),
+            Err(error) => counted.unknowable.push((table.name, error.one_line())),
+        }
+    }
+    Ok(counted)
+}
+
+/// `pg_snapshot` (PostgreSQL's documentation, table 9.82: Snapshot Components).
+#[derive(Debug, PartialEq, Eq)]
+struct Snapshot {
+    /// The oldest transaction that was in progress.
+    xmin: i64,
+    /// The first that had not begun.
+    xmax: i64,
+    /// Those between that were in progress.
+    in_progress: Vec<i64>,
+}
+
+impl Snapshot {
+    fn parse(text: &str) -> Option<Snapshot> {
+        let mut parts = text.trim().split(':');
+        let xmin = parts.next()?.parse().ok()?;
+        let xmax = parts.next()?.parse().ok()?;
+        let list = parts.next()?;
+        if parts.next().is_some() {
+            return None;
+        }
+        let in_progress: Vec<i64> = if list.is_empty() {
+            Vec::new()
+        } else {
+            list.split(',').map(|xid| xid.parse().ok()).collect::<Option<_>>()?
+        };
+        let sane = 0 < xmin && xmin <= xmax && in_progress.iter().all(|xid| (xmin..xmax).contains(xid));
+        sane.then_some(Snapshot { xmin, xmax, in_progress })
+    }
+}
+
+/// The own transaction's rows carry an xid that its snapshot does not cover.
+async fn refuse_open_write(session: &Session) -> Result<()> {
+    // language=SQL
+    let sql = "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
+    let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    if get(&row, 0)? {
+        return Err(Error::failed("later writes cannot be counted inside a transaction that has written"));
+    }
+    Ok(())
+}
+
+struct Table {
+    /// `schema.table`.
+    name: String,
+    /// As it is written after FROM.
+    relation: String,
+    /// Why not all of its rows can be seen.
+    hidden: Option<String>,
+}
+
+async fn tables(session: &Session) -> Result<Vec<Table>> {
+    // language=SQL
+    let sql = "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
+                      pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+                      AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
+                      pg_catalog.row_security_active(c.oid) \
+               FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+               WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
+                 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ripcord') \
+               ORDER BY 1, 2";
+    let rows = session.client().query(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    let mut tables = Vec::with_capacity(rows.len() + 1);
+    for row in &rows {
+        let (schema, table): (String, String) = (get(row, 0)?, get(row, 1)?);
+        let (may_read, row_security): (bool, bool) = (get(row, 2)?, get(row, 3)?);
+        let hidden = match (may_read, row_security) {
+            (false, _) => Some("we may not read it".to_owned()),
+            (true, true) => Some("row security hides rows from us".to_owned()),
+            (true, false) => None,
+        };
+        let relation = format!("{}.{}", quote::ident(&schema), quote::ident(&table));
+        tables.push(Table { name: format!("{schema}.{table}"), relation, hidden });
+    }
+    tables.extend(large_objects(session).await?);
+    Ok(tables)
+}
+
+/// The catalog that holds large objects' data; `None` when there are none.
+async fn large_objects(session: &Session) -> Result<Option<Table>> {
+    // language=SQL
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata), \
+                      pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')";
+    let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    let (any, may_read): (bool, bool) = (get(&row, 0)?, get(&row, 1)?);
+    Ok(any.then(|| Table {
+        name: "pg_catalog.pg_largeobject".to_owned(),
+        relation: "pg_catalog.pg_largeobject".to_owned(),
+        hidden: (!may_read).then(|| "large objects' data may be read by a superuser only".to_owned()),
+    }))
+}
+
+struct Rows {
+    newer: u64,
+    doubtful: u64,
+    ours: u64,
+}
+
+async fn count(session: &Session, relation: &str, snapshot: &Snapshot, ours: &[i64]) -> Result<Rows> {
+    // A row's xmin has 32 bits. It is widened by the next transaction id of the very snapshot that the
+    // statement reads by, which every xmin that it can see lies before. 1 and 2 are bootstrap and frozen.
+    // language=SQL
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FILTER (WHERE NOT v.ours AND (v.xid >= $2 OR v.xid = ANY ($3))), \
+                pg_catalog.count(*) FILTER (WHERE NOT v.ours AND v.xid >= $1 AND v.xid < $2 \
+                                              AND v.xid <> ALL ($3)), \
+                pg_catalog.count(*) FILTER (WHERE v.ours) \
+         FROM (SELECT w.xid, w.xid = ANY ($4) AS ours \
+               FROM (SELECT CASE WHEN r.x < 3 THEN 0 \
+                                 WHEN (s.next & -4294967296) + r.x >= s.next \
+                                 THEN (s.next & -4294967296) + r.x - 4294967296 \
+                                 ELSE (s.next & -4294967296) + r.x END AS xid \
+                     FROM (SELECT t.xmin::pg_catalog.text::pg_catalog.int8 AS x FROM ONLY {relation} AS t) AS r \
+                     CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) \
+                                        ::pg_catalog.text::pg_catalog.int8 AS next) AS s) AS w) AS v"
+    );
+    let row = session
+        .client()
+        .query_one(&sql, &[&snapshot.xmin, &snapshot.xmax, &snapshot.in_progress, &ours])
+        .await
+        .map_err(|error| session::explain(&error))?;
+    let number = |column| -> Result<u64> { Ok(u64::try_from(get::<i64>(&row, column)?).unwrap_or(0)) };
+    Ok(Rows { newer: number(0)?, doubtful: number(1)?, ours: number(2)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_read_and_nonsense_is_not() {
+        assert_eq!(Snapshot::parse("10:20:10,14").unwrap(), Snapshot { xmin: 10, xmax: 20, in_progress: vec![10, 14] });
+        assert_eq!(Snapshot::parse("7:7:").unwrap().in_progress, Vec::<i64>::new());
+        for broken in ["", "10:20", "20:10:", "10:20:21", "10:20:9", "a:b:", "10:20:,", "10:20:10:1", "0:0:"] {
+            assert_eq!(Snapshot::parse(broken), None, "{broken}");
+        }
+    }
 }

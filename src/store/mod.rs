@@ -10,6 +10,7 @@
 
 pub mod layout;
 pub mod local;
+mod location;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -55,7 +56,8 @@ pub trait Objects: Send + Sync {
     fn folders(&self, prefix: &str) -> Result<Vec<String>>;
     /// Removes an object durably; no error when there is none.
     fn delete(&self, path: &str) -> Result<()>;
-    /// Removes leftovers of unfinished writes below `prefix` and folders that are empty.
+    /// Removes leftovers of unfinished writes below `prefix` and folders that are empty. A write that
+    /// another process is still at looks the same: only for places where nobody can be writing.
     fn sweep(&self, prefix: &str) -> Result<()>;
     /// Drops an object from the page cache, so that the next read comes from the disk, where that can be.
     fn drop_cache(&self, path: &str) -> Result<()>;
@@ -64,6 +66,10 @@ pub trait Objects: Send + Sync {
     /// Why what is stored here dies with the process or the machine's restart (a container's own file
     /// system, tmpfs), when that can be told.
     fn ephemeral(&self) -> Option<String>;
+    /// Why others than the owner can reach what is stored here, when that can be told.
+    fn loose_permissions(&self) -> Option<String> {
+        None
+    }
     /// Writes, syncs, reads back and removes a small object: an error says why the store cannot be used.
     fn check_writable(&self) -> Result<()>;
 }

@@ -45,8 +45,12 @@ fn is_loss(state: &str) -> bool {
     matches!(state, "57P01" | "57P02" | "57P03" | "57P05") || (state.starts_with("08") && state != "08P01")
 }
 
+/// The cause, when it is the connection that failed. The driver tells its kinds by their text alone, and a text
+/// with a zero byte, which it refuses to send, has an `io::Error` for its cause too.
 fn io_cause(error: &tokio_postgres::Error) -> Option<&io::Error> {
-    if is_tls(error) { None } else { error.source()?.downcast_ref::<io::Error>() }
+    let said = error.to_string();
+    let kinds = ["error communicating with", "error connecting to", "error parsing response", "timeout waiting"];
+    if kinds.iter().any(|kind| said.starts_with(kind)) { error.source()?.downcast_ref::<io::Error>() } else { None }
 }
 
 /// Whether TLS could not be agreed on.
@@ -65,7 +69,7 @@ pub(super) fn explain_connect(error: &tokio_postgres::Error, target: &Target) ->
     let explained = match error.as_db_error() {
         Some(said) => explain_refusal(said, target),
         None if is_tls(error) => explain_tls(error),
-        None if error.to_string().contains("password missing") => {
+        None if error.source().is_some_and(|cause| cause.to_string() == "password missing") => {
             Error::failed("the server asks for a password, and none is given")
                 .hint("set `PGPASSWORD`, add a line to `~/.pgpass`, or write it into the database URL")
         }

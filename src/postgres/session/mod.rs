@@ -200,25 +200,23 @@ impl Session {
         }
     }
 
-    /// Settings that cannot be given at the start, since older servers do not know them.
-    pub(super) fn later_settings(server_version_num: i32) -> String {
-        let mut sql = String::new();
-        if server_version_num >= 140_000 {
-            sql.push_str("SET idle_session_timeout = 0;");
+    /// Settings that cannot be given at the start, since older servers do not know them, or some platforms.
+    pub(super) async fn set_later_settings(&self) -> Result<()> {
+        if self.server_version_num < 140_000 {
+            return Ok(());
         }
-        if server_version_num >= 170_000 {
-            sql.push_str("SET transaction_timeout = 0;");
-        }
-        sql
-    }
-
-    /// Lets the server look whether we are still there while it works, so that a statement does not go on
-    /// for hours after its client was killed (client_connection_check_interval, from 14 on).
-    /// Some platforms do not have it, which is no error.
-    pub(super) async fn end_with_client(&self) {
-        if self.server_version_num >= 140_000 {
+        // language=SQL
+        self.batch("SET idle_session_timeout = 0").await?;
+        if self.server_version_num >= 170_000 {
             // language=SQL
-            let _ = self.client.batch_execute("SET client_connection_check_interval = '5s'").await;
+            self.batch("SET transaction_timeout = 0").await?;
+        }
+        // Lets the server look whether we are still there while it works, so that a statement does not go on
+        // for hours after its client was killed. Not every platform has it, which is no error.
+        // language=SQL
+        match self.batch("SET client_connection_check_interval = '5s'").await {
+            Err(error) if error.connection_lost() => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -332,8 +330,7 @@ impl Session {
             ))
             .hint("give a URL that leads to PostgreSQL itself, with the database's own name (at most 63 bytes)"));
         }
-        let later = Session::later_settings(self.server_version_num);
-        if later.is_empty() { Ok(()) } else { self.batch(&later).await }
+        self.set_later_settings().await
     }
 }
 
@@ -360,6 +357,8 @@ where
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         match message {
+            // ROLLBACK without a transaction: we send it to be sure.
+            Ok(AsyncMessage::Notice(notice)) if notice.code().code() == "25P01" => {}
             Ok(AsyncMessage::Notice(notice)) => {
                 if shared.notices.len() >= KEPT_NOTICES {
                     shared.notices.pop_front();

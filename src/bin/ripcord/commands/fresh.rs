@@ -1,0 +1,53 @@
+//! `fresh`: empty the database and apply everything, after a backup.
+
+use ripcord::{Error, Result};
+
+use crate::app::{App, Exit};
+use crate::args::FreshArgs;
+
+/// Runs it.
+pub async fn run(app: &App, args: FreshArgs) -> Result<Exit> {
+    let environment = &app.settings().environment;
+    if environment.protected {
+        let fact = match &environment.name {
+            Some(name) => {
+                format!("environment `{name}` is protected, and `fresh` empties the database")
+            }
+            None => "no environment is named, and the strict rules do not allow `fresh`".to_owned(),
+        };
+        return Err(Error::refused(fact).hint("ripcord --env development fresh"));
+    }
+    let target = app.target()?;
+    let ring = app.key_ring().await?;
+    confirm_database(app, args.confirm.as_deref(), target.database(), "empty")?;
+    let _ = ring;
+    // wiring: a backup (never skipped), the drop, the apply; then `app.out.report`.
+    Err(Error::failed("not wired"))
+}
+
+/// The database's name, typed or given, before it is emptied or replaced. `--yes` is enough only in
+/// environments that are not protected.
+pub fn confirm_database(app: &App, given: Option<&str>, database: &str, verb: &str) -> Result<()> {
+    if let Some(given) = given {
+        return match given == database {
+            true => Ok(()),
+            false => Err(Error::refused(format!(
+                "`--confirm {given}` does not name the database, which is `{database}`"
+            ))),
+        };
+    }
+    if app.resolved.assume_yes && !app.settings().environment.protected {
+        return Ok(());
+    }
+    let question = format!("This will {verb} database `{database}`. Type its name to go on:");
+    match app.confirm(&question, database) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::refused(
+            "the name that was typed is not the database's",
+        )),
+        None => Err(Error::refused(format!(
+            "to {verb} database `{database}` needs its name, and there is no terminal to ask at"
+        ))
+        .hint(format!("add `--confirm {database}`"))),
+    }
+}

@@ -1,0 +1,150 @@
+//! What the words of a statement tell, without a tree.
+
+use super::super::lexer::{Kind, Lexer, Token};
+
+/// The words of a statement outside quotes, in lower case.
+pub(super) struct Words {
+    /// Those outside parentheses.
+    outer: Vec<String>,
+    /// All of them.
+    all: Vec<String>,
+}
+
+impl Words {
+    pub fn of(statement: &str) -> Self {
+        let mut words = Words {
+            outer: Vec::new(),
+            all: Vec::new(),
+        };
+        let mut depth = 0_usize;
+        for token in significant(statement) {
+            match token.kind {
+                Kind::Open => depth += 1,
+                Kind::Close => depth = depth.saturating_sub(1),
+                Kind::Word => {
+                    let word = token.text(statement).to_ascii_lowercase();
+                    if depth == 0 {
+                        words.outer.push(word.clone());
+                    }
+                    words.all.push(word);
+                }
+                _ => {}
+            }
+        }
+        words
+    }
+
+    pub fn begins(&self, with: &[&str]) -> bool {
+        with.iter()
+            .enumerate()
+            .all(|(at, word)| self.outer.get(at).is_some_and(|found| found == word))
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.all.iter().any(|found| found == word)
+    }
+
+    fn second(&self) -> &str {
+        self.outer.get(1).map_or("", String::as_str)
+    }
+
+    /// For a statement without a tree: any word that may stand for a loss.
+    pub fn destroys(&self) -> Option<String> {
+        let words = [
+            "delete", "drop", "merge", "restart", "setval", "truncate", "type", "update",
+        ];
+        let word = words.iter().find(|word| self.has(word))?;
+        Some(format!("could not be parsed, and says `{word}`"))
+    }
+
+    /// It is about the transaction itself. SAVEPOINT, RELEASE and ROLLBACK TO stay inside it.
+    pub fn controls_transaction(&self) -> bool {
+        match self.outer.first().map_or("", String::as_str) {
+            "begin" | "commit" | "end" | "abort" => true,
+            "start" => self.second() == "transaction",
+            "prepare" => self.second() == "transaction",
+            "rollback" => !self.outer.iter().any(|word| word == "to"),
+            _ => false,
+        }
+    }
+
+    /// The server refuses it in a transaction block (`PreventInTransactionBlock` in its source).
+    pub fn needs_no_transaction(&self) -> bool {
+        let second = self.second();
+        match self.outer.first().map_or("", String::as_str) {
+            "vacuum" => true,
+            "cluster" | "repack" => self.outer.len() == 1 || self.outer == ["cluster", "verbose"],
+            "create" => {
+                matches!(second, "database" | "tablespace")
+                    || (second == "subscription" && !self.makes_no_slot())
+                    || self.is_concurrent_index()
+            }
+            "drop" => {
+                matches!(second, "database" | "tablespace" | "subscription")
+                    || self.is_concurrent_index()
+            }
+            "reindex" => {
+                self.has("concurrently") || matches!(second, "database" | "system" | "schema")
+            }
+            "alter" => match second {
+                "system" => true,
+                "database" => self.follows("set", "tablespace"),
+                "table" => {
+                    self.has("detach")
+                        && self.outer.last().is_some_and(|last| last == "concurrently")
+                }
+                "subscription" => ["refresh", "publication", "failover", "two_phase"]
+                    .iter()
+                    .any(|word| self.has(word)),
+                _ => false,
+            },
+            "discard" => second == "all",
+            "commit" | "rollback" => second == "prepared",
+            _ => false,
+        }
+    }
+
+    fn is_concurrent_index(&self) -> bool {
+        let at = if self.second() == "unique" { 2 } else { 1 };
+        let word = |at: usize| self.outer.get(at).map_or("", String::as_str);
+        word(at) == "index" && word(at + 1) == "concurrently"
+    }
+
+    /// CREATE SUBSCRIPTION … WITH (connect = false) or (create_slot = false).
+    fn makes_no_slot(&self) -> bool {
+        self.all
+            .windows(2)
+            .any(|pair| matches!(pair, [name, value] if matches!(name.as_str(), "connect" | "create_slot") && value == "false"))
+    }
+
+    fn follows(&self, first: &str, second: &str) -> bool {
+        self.outer
+            .windows(2)
+            .any(|pair| matches!(pair, [one, two] if one == first && two == second))
+    }
+}
+
+fn significant(statement: &str) -> impl Iterator<Item = Token> {
+    Lexer::new(statement)
+        .map_while(Result::ok)
+        .filter(Token::is_significant)
+}
+
+/// The name, as written, of the index that a CREATE INDEX CONCURRENTLY makes; `None` when it gives none.
+pub(super) fn concurrent_index(statement: &str) -> Option<String> {
+    let words = Words::of(statement);
+    if !words.begins(&["create"]) || !words.is_concurrent_index() {
+        return None;
+    }
+    let is = |token: &Token, word: &str| {
+        token.kind == Kind::Word && token.text(statement).eq_ignore_ascii_case(word)
+    };
+    let mut tokens = significant(statement)
+        .skip_while(|token| !is(token, "concurrently"))
+        .skip(1)
+        .skip_while(|token| ["if", "not", "exists"].iter().any(|word| is(token, word)))
+        .take_while(|token| !is(token, "on"));
+    let first = tokens.next()?;
+    let last = tokens.last().unwrap_or(first);
+    statement.get(first.start..last.end).map(str::to_owned)
+}

@@ -1,0 +1,315 @@
+//! The main job: back up, migrate, check, bring back.
+
+use super::backup::{self, Request as BackupRequest};
+use super::check;
+use super::context::{self, Context, Live};
+use super::recover;
+use super::report::{Outcome, RunReport};
+use super::run::{Intent, Run, unfinished};
+use super::{migrate, prune, rungs};
+use crate::control;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{DatabaseProperties, Purpose};
+use crate::migration::lint::{self, Severity};
+use crate::migration::plan::{self, Plan, Selection};
+use crate::migration::source::{self, Folder};
+use crate::migration::{Applied, Migration};
+use crate::postgres::{databases, execute};
+use crate::settings::{OnFailure, Writes};
+
+/// What to apply, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which of the pending migrations.
+    pub selection: Selection,
+    /// Further folders (test migrations), refused in protected environments.
+    pub also: Vec<std::path::PathBuf>,
+    /// All of them in one transaction.
+    pub atomic: bool,
+    /// Without a backup, where the environment's policy allows it.
+    pub skip_backup: bool,
+    /// What to do when it fails.
+    pub on_failure: OnFailure,
+    /// What holds for others' writes.
+    pub writes: Writes,
+    /// Go on though the application is not well before the run.
+    pub ignore_red_health: bool,
+    /// Go past warnings; needs a reason.
+    pub force: Option<String>,
+    /// Who approved, when somebody did.
+    pub approver: Option<String>,
+}
+
+/// What an apply would do: the value that `--dry-run` prints and that the run executes.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The folder as it was read.
+    pub folder: Folder,
+    /// What is pending, in order.
+    pub plan: Plan,
+    /// What validation found.
+    pub findings: Vec<lint::Finding>,
+}
+
+/// Reads the folder, compares it with what is applied, and validates what is pending. Writes nothing.
+pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
+    let mut folder = read_folder(ctx)?;
+    for more in &request.also {
+        if ctx.settings.environment.protected {
+            return Err(Error::refused(format!("`--also {}` is for test migrations, and this environment is protected", more.display()))
+                .hint("name an unprotected environment: --env development"));
+        }
+        folder.migrations.extend(source::read(more, ctx.settings.layout.as_deref())?.migrations);
+    }
+    let session = ctx.connect("plan").await?;
+    let applied = match control::inspect(session.client()).await? {
+        control::State::Present { .. } => control::applied(session.client()).await?.into_iter().map(applied_of).collect(),
+        control::State::Absent => Vec::new(),
+    };
+    session.close().await;
+    let plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
+    let findings = lint::lint(&pending, ctx.settings.environment.protected);
+    Ok(Planned { folder, plan, findings })
+}
+
+/// Reads the configured folder, or the one found among the usual ones.
+pub fn read_folder(ctx: &Context) -> Result<Folder> {
+    let path = match &ctx.settings.migrations_dir {
+        Some(path) => path.clone(),
+        None => source::find(std::path::Path::new("."))?,
+    };
+    source::read(&path, ctx.settings.layout.as_deref())
+}
+
+/// A row of the history as the planner sees it.
+pub fn applied_of(row: control::MigrationRow) -> Applied {
+    Applied {
+        version: crate::migration::Version(row.version),
+        name: row.name,
+        checksum: row.checksum,
+        loose_checksum: row.loose_checksum,
+        batch: row.batch,
+    }
+}
+
+/// Applies what `planned` holds. Never returns an error: the report says how it ended, and what state the
+/// database is in.
+pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunReport {
+    // 1. Nothing pending: say so, and write nothing.
+    if let Some(error) = planned.plan.errors.first() {
+        return RunReport { outcome: Outcome::Invalid, exit_code: 1, ..RunReport::untouched("apply", error.clone()) };
+    }
+    if planned.plan.pending.is_empty() {
+        return RunReport::new("apply", Outcome::NothingToDo, "unchanged, up to date");
+    }
+
+    // 2. Errors of validation stop here, warnings as the policy says; an approval where one is required.
+    if let Err(error) = validate(ctx, request, &planned) {
+        return match error.kind() {
+            Kind::Failed => RunReport { outcome: Outcome::Invalid, ..RunReport::untouched("apply", error) },
+            _ => RunReport::untouched("apply", error),
+        };
+    }
+
+    // 3 to 5. Lock, preflight, journal: everything that can fail cheaply, before anything is touched.
+    let (mut run, properties) = match begin(ctx, request, planned).await {
+        Ok(begun) => begun,
+        Err(error) => return RunReport::untouched("apply", error),
+    };
+
+    match attempt(&mut run, request, properties).await {
+        // 10. Good: the fence is taken away and the books are closed.
+        Ok(()) => finish(run).await,
+        // 11. Bad: the same code that a later `ripcord recover` runs after a crash.
+        Err(error) => {
+            let report = recover::bring_back(&mut run, error).await;
+            run.close(report).await
+        }
+    }
+}
+
+fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
+    let of = |severity| planned.findings.iter().filter(move |finding| finding.severity == severity);
+    if of(Severity::Error).next().is_some() {
+        let mut error = Error::failed("the pending migrations are not valid");
+        for finding in of(Severity::Error).take(10) {
+            error = error.because(check::finding_line(finding));
+        }
+        return Err(error.hint("mend the files, then: ripcord validate"));
+    }
+    for finding in of(Severity::Warning) {
+        ctx.progress.warn(check::finding_line(finding));
+    }
+    for note in &planned.plan.notes {
+        ctx.progress.note(note.clone());
+    }
+    let transactional = planned.plan.pending.iter().all(|pending| pending.migration.up.no_transaction.is_none());
+    if request.atomic && !transactional {
+        return Err(Error::usage("`--atomic` cannot hold a migration that runs outside a transaction")
+            .because(first_non_transactional(planned))
+            .hint("apply that migration by itself first: ripcord apply --file NAME"));
+    }
+    if request.skip_backup && !ctx.settings.environment.allow_skip_backup {
+        return Err(Error::refused("this environment does not allow a run without a backup")
+            .hint("name an environment that does: --env development"));
+    }
+    if ctx.settings.environment.approval && request.approver.is_none() {
+        return Err(Error::refused(format!(
+            "environment `{}` asks for an approval",
+            ctx.settings.environment.name.as_deref().unwrap_or("unnamed")
+        ))
+        .hint("on a terminal type it; from CI: ripcord apply --yes, or FORCE_RUN=true"));
+    }
+    Ok(())
+}
+
+fn first_non_transactional(planned: &Planned) -> String {
+    planned
+        .plan
+        .pending
+        .iter()
+        .find_map(|pending| Some(format!("`{}`: {}", pending.migration.file_name, pending.migration.up.no_transaction.as_ref()?)))
+        .unwrap_or_default()
+}
+
+/// The lock, the checks that need the server, the first look at the application, the journal.
+async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Result<(Run<'a>, DatabaseProperties)> {
+    // The key and the store before the lock: the cheapest failures first.
+    let keys = ctx.keys()?;
+    let _ = keys.primary().id();
+    ctx.store.objects().check_writable()?;
+    if ctx.settings.environment.protected
+        && let Some(why) = ctx.store.objects().ephemeral()
+    {
+        return Err(Error::refused(format!("the store {} does not outlive this machine's restart: {why}", ctx.store.location()))
+            .hint("name a folder on a lasting disk: --store /var/backups/ripcord"));
+    }
+    ctx.progress.began("lock", format!("database `{}`", ctx.target.database()));
+    let live = context::open(ctx).await?;
+    ctx.progress.finished("lock", "held");
+    refuse_beside_unfinished(ctx, &live).await?;
+
+    ctx.progress.began("preflight", "");
+    let rungs = rungs::available(ctx, &live, request.skip_backup).await?;
+    ctx.progress.finished("preflight", rungs.tell());
+    if !request.ignore_red_health {
+        check::healthy_before(ctx, &live.session).await?;
+    }
+
+    // Before any fence: a setting that the fence makes must not end up in the backup.
+    let properties = databases::read_properties(&live.session, ctx.target.database()).await?;
+    let batch = control::next_batch(live.session.client()).await?;
+    let migrations: Vec<Migration> = planned.plan.pending.iter().map(|pending| pending.migration.clone()).collect();
+    let intent = Intent {
+        on_failure: request.on_failure,
+        writes: request.writes,
+        migrations: migrations.iter().map(|m| (m.version.to_string(), m.file_name.clone(), m.checksum.clone())).collect(),
+        backup: None,
+        batch: Some(batch),
+    };
+    let mut run = Run::begin(ctx, live, "apply", &intent, migrations).await?;
+    run.approver = request.approver.clone();
+    for (report, pending) in run.reports.iter_mut().zip(&planned.plan.pending) {
+        report.reason = pending.reason.clone();
+    }
+    if let Err(error) = audit_begin(&run, request).await {
+        let report = RunReport::untouched("apply", error.clone());
+        run.close(report).await;
+        return Err(error);
+    }
+    Ok((run, properties))
+}
+
+async fn audit_begin(run: &Run<'_>, request: &Request) -> Result<()> {
+    let detail = serde_json::json!({
+        "migrations": run.migrations.iter().map(Migration::label).collect::<Vec<_>>(),
+        "skip_backup": request.skip_backup, "writes": request.writes, "on_failure": request.on_failure,
+        "approver": request.approver, "environment": run.ctx.settings.environment.name,
+    });
+    control::audit(run.live.session.client(), Some(run.id), "apply began", &detail, request.force.as_deref()).await
+}
+
+/// A run that died left the database in a state that only its journal knows.
+async fn refuse_beside_unfinished(ctx: &Context, live: &Live) -> Result<()> {
+    match unfinished(ctx, live.lineage).await?.first() {
+        None => Ok(()),
+        Some(run) => Err(Error::refused(format!("run `{}` was not finished", run.run))
+            .because("what it left must be finished or undone first")
+            .hint("ripcord recover")),
+    }
+}
+
+/// Backup, migrations, verification, health: the part that may fail with something changed.
+async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabaseProperties) -> Result<()> {
+    // 5. The fence, when asked for.
+    if request.writes == Writes::Fence {
+        let previous = check::setting_of(&properties, "default_transaction_read_only");
+        run.fence(previous).await?;
+    }
+
+    // 6. The backup. Nothing of the target changes before its manifest is committed.
+    check::hook(run, "before_backup").await?;
+    if request.skip_backup {
+        run.ctx.progress.warn("no backup, as asked: if this run fails, nothing can be restored");
+        run.journal.record(crate::journal::Step::BackupSkipped)?;
+    } else {
+        let wanted = BackupRequest {
+            purpose: Purpose::PreApply,
+            run: Some(run.id),
+            tags: Vec::new(),
+            before: run.migrations.iter().map(Migration::label).collect(),
+            properties: Some(properties),
+        };
+        let taken = backup::take(run.ctx, &run.live, &wanted).await?;
+        run.set_backup(taken, false).await?;
+    }
+    run.ctx.faults.at("apply_backed_up").await;
+    check::hook(run, "after_backup").await?;
+
+    // 8. The migrations.
+    let extras_before = crate::postgres::checks::invalid_indexes(&run.live.session).await?;
+    check::hook(run, "before_run").await?;
+    migrations(run, request.atomic).await?;
+    run.ctx.faults.at("apply_migrated").await;
+
+    // 9. Verification, then health.
+    check::verify(run, &extras_before).await?;
+    check::hook(run, "after_run").await?;
+    check::healthy_after(run).await
+}
+
+async fn migrations(run: &mut Run<'_>, atomic: bool) -> Result<()> {
+    let batch = run.row.batch.unwrap_or(1);
+    let pending = run.migrations.clone();
+    if atomic {
+        return migrate::up_atomically(run, &pending, batch).await;
+    }
+    for migration in &pending {
+        run.ctx.check_cancelled()?;
+        check::hook(run, "before_migration").await?;
+        migrate::up(run, migration, batch).await?;
+        check::hook(run, "after_migration").await?;
+        run.ctx.faults.at("between_migrations").await;
+    }
+    Ok(())
+}
+
+async fn finish(mut run: Run<'_>) -> RunReport {
+    if let Err(error) = run.unfence().await {
+        run.ctx.progress.warn(format!("the fence could not be taken away: {error}"));
+    }
+    let _ = execute::reset(&run.live.session).await;
+    let count = run.migrations.len();
+    let noun = if count == 1 { "migration" } else { "migrations" };
+    let mut report = RunReport::new("apply", Outcome::Done, format!("changed as planned: {count} {noun} applied"));
+    report.batch = run.row.batch;
+    let (ctx, lineage) = (run.ctx, run.live.lineage);
+    let mut report = run.close(report).await;
+    // Retention comes after everything that could still need a backup.
+    if let Err(error) = prune::after_run(ctx, lineage).await {
+        ctx.progress.warn(format!("old backups could not be pruned: {error}"));
+        report.hint = Some("ripcord prune".to_owned());
+    }
+    report
+}

@@ -1,0 +1,375 @@
+//! Restoring beside: a new database is built from a backup, proved, and only then takes the target's
+//! place. The target itself is not touched until the swap, and is kept afterwards.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::backup::Taken;
+use super::context::{Context, Live};
+use super::proof::{Depth, Evidence, Proof};
+use super::source;
+use crate::control;
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Lineage, RunId};
+use crate::journal::{Journal, Step};
+use crate::manifest::Manifest;
+use crate::postgres::writes::{self, Counted};
+use crate::postgres::{Session, Target, Tools, databases, load, swap};
+use crate::settings::Writes;
+
+/// A restored database that waits beside the target.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    /// Its name.
+    pub name: String,
+    /// Its oid.
+    pub oid: u32,
+    /// What proves it.
+    pub proof: Proof,
+}
+
+/// How long each part of a restore took.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Phases {
+    /// Authenticating the archive.
+    pub verify_ms: u64,
+    /// Creating the database and loading it.
+    pub load_ms: u64,
+    /// Proving it.
+    pub prove_ms: u64,
+    /// The time in which nobody could connect.
+    pub closed_ms: u64,
+}
+
+/// What is built, where.
+pub struct Build<'a> {
+    /// The backup.
+    pub backup: &'a Taken,
+    /// The new database's name.
+    pub name: &'a str,
+    /// What its comment says.
+    pub comment: &'a str,
+    /// The lineage that its control schema gets.
+    pub lineage: Lineage,
+}
+
+/// Builds a database from a backup that was authenticated already, and proves it. On failure it is
+/// removed again.
+pub async fn build(ctx: &Context, tools: &Tools, maintenance: &Session, build: &Build<'_>) -> Result<(Scratch, Phases)> {
+    let manifest = &build.backup.manifest;
+    ctx.progress.began("load", format!("restoring backup `{}` into `{}`", build.backup.id, build.name));
+    let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
+    let result = async {
+        let began = Instant::now();
+        fill(ctx, tools, build).await?;
+        ctx.faults.at("load_done").await;
+        let load_ms = millis(began.elapsed());
+        ctx.progress.finished("load", format!("{} rows in {} tables", total_rows(manifest), tables(manifest)));
+        let began = Instant::now();
+        let proof = prove(ctx, tools, build).await?;
+        Ok((Scratch { name: build.name.to_owned(), oid, proof }, Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() }))
+    };
+    let result = tokio::select! {
+        result = result => result,
+        () = ctx.cancelled() => Err(super::context::stopped()),
+    };
+    if result.is_err()
+        && let Err(left) = databases::drop_scratch(maintenance, build.name, Some(oid)).await
+    {
+        ctx.progress.warn(format!("the unfinished database `{}` could not be removed: {left}", build.name));
+    }
+    result
+}
+
+/// The control schema, then everything from the backup, then statistics.
+async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<()> {
+    let target = ctx.target.with_database(build.name);
+    let (plan, _) = source::load_plan(ctx, build.backup)?;
+    let limit = ctx.settings.timeouts.connect;
+    {
+        // Before the rest, because views of the target may stand on it.
+        let session = Session::connect(&target, "restore", limit).await?;
+        control::ensure(session.client(), build.lineage).await?;
+        session.close().await;
+    }
+    ctx.faults.at("load_began").await;
+    let loaded = load::load(tools, &target, &plan, &ctx.progress).await?;
+    for warning in loaded.warnings {
+        ctx.progress.warn(warning);
+    }
+    let session = Session::connect(&target, "restore", limit).await?;
+    // A restored database has no statistics, and the first health check would meet sequential scans.
+    // language=SQL
+    session.batch("ANALYZE").await?;
+    session.close().await;
+    Ok(())
+}
+
+/// A restore is proved by its objects, and by its rows as COPY counted them (the loader has done that);
+/// by text alone it could not be: a restored database may be dumped in other words that mean the same.
+async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof> {
+    ctx.progress.began("prove", format!("comparing `{}` with the backup", build.name));
+    let began = Instant::now();
+    let target = ctx.target.with_database(build.name);
+    let session = Session::connect(&target, "proof", ctx.settings.timeouts.connect).await?;
+    let before = Evidence::of_manifest(&build.backup.manifest);
+    let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, Depth::Schema).await?;
+    session.close().await;
+    let mut proof = before.compare(&after, Depth::Schema);
+    accept_benign(&mut proof);
+    proof.kind = "restore".to_owned();
+    proof.rows_compared = total_rows(&build.backup.manifest);
+    proof.tables_compared = tables(&build.backup.manifest);
+    proof.duration_ms = millis(began.elapsed());
+    if !proof.holds {
+        return Err(Error::verification(format!("what was restored from backup `{}` is not what was backed up", build.backup.id))
+            .because(proof.why_not())
+            .hint(format!("ripcord restore {} --into NAME, and compare; the target was not touched", build.backup.id)));
+    }
+    ctx.progress.finished("prove", format!("{} objects as they were backed up", before.inventory.items.len()));
+    Ok(proof)
+}
+
+/// Differences that a restore is known to make and that mean nothing; each is listed in the proof.
+/// A definition may be written in other words the first time that it is dumped again (`DEFAULT NULL`
+/// becomes `DEFAULT NULL::timestamp`); nothing may be missing or new. Indexes that were invalid are not
+/// dumped; views that were not populated or that were stale come back refreshed.
+fn accept_benign(proof: &mut Proof) {
+    let catalog = std::mem::take(&mut proof.catalog);
+    for line in catalog {
+        if line.starts_with("no longer: invalid index") || line.starts_with("no longer: unpopulated") {
+            proof.benign.push(line);
+        } else {
+            proof.catalog.push(line);
+        }
+    }
+    for name in std::mem::take(&mut proof.schema.changed) {
+        proof.benign.push(format!("written in other words: {name}"));
+    }
+    proof.holds = proof.schema.is_empty() && proof.catalog.is_empty() && proof.tables_differing.is_empty();
+}
+
+/// What a swap left behind.
+#[derive(Clone, Debug)]
+pub struct Swapped {
+    /// The name under which the old database is kept.
+    pub aside: String,
+    /// Rows that others wrote after the backup.
+    pub writes: Counted,
+    /// How long nobody could connect.
+    pub closed: Duration,
+}
+
+/// Puts the scratch database in the target's place: closes the target, counts what others wrote since
+/// the backup, carries the history over, renames both in one transaction. When a write would be lost
+/// that nobody agreed to lose, the target is opened again and the error says the numbers.
+pub async fn swap_in(
+    ctx: &Context,
+    live: &Live,
+    journal: &mut Journal,
+    run: RunId,
+    backup: &Taken,
+    scratch: &Scratch,
+    policy: Writes,
+    ours: &Ours,
+) -> Result<Swapped> {
+    let target_oid = databases::find(live.maintenance(), ctx.target.database())
+        .await?
+        .map(|database| database.oid)
+        .ok_or_else(|| Error::failed(format!("database `{}` is not there", ctx.target.database())))?;
+    let warnings = databases::apply_properties(live.maintenance(), &scratch.name, &backup.manifest.sealed.properties).await?;
+    for warning in warnings {
+        ctx.progress.warn(warning);
+    }
+    let aside = swap::aside_name(ctx.target.database(), crate::clock::now());
+    ctx.progress.began("swap", format!("`{}` takes the place of `{}`, which is kept as `{aside}`", scratch.name, ctx.target.database()));
+    journal.record(Step::SwapBegan {
+        target: ctx.target.database().to_owned(),
+        target_oid,
+        scratch: scratch.name.clone(),
+        scratch_oid: scratch.oid,
+        aside: aside.clone(),
+    })?;
+    ctx.faults.at("swap_began").await;
+    let closed = swap::close(live.maintenance(), &ctx.target, Duration::from_secs(30)).await?;
+    ctx.faults.at("swap_closed").await;
+
+    let prepared = prepare_closed(ctx, &closed, backup, scratch, policy, ours, run).await;
+    let writes = match prepared {
+        Ok(writes) => writes,
+        Err(error) => {
+            closed.reopen(live.maintenance()).await.map_err(|reopening| {
+                reopening.context(format!("`{}` could not be opened again", ctx.target.database())).with_kind(Kind::NotRecovered).hint("ripcord recover")
+            })?;
+            return Err(error);
+        }
+    };
+    ctx.faults.at("swap_ready").await;
+    let comment = databases::aside_comment(live.lineage, ctx.target.database(), run, backup.id);
+    let closed = closed.swap(live.maintenance(), &scratch.name, &aside, &comment).await?;
+    ctx.faults.at("swap_renamed").await;
+    journal.record(Step::SwapDone)?;
+    ctx.progress.finished("swap", format!("nobody could connect for {} ms", closed.as_millis()));
+    Ok(Swapped { aside, writes, closed })
+}
+
+/// Transactions of the run itself, whose rows are no foreign writes, and what was counted before the run
+/// destroyed the means of counting it.
+#[derive(Clone, Debug, Default)]
+pub struct Ours {
+    /// Transaction ids, 64 bits wide.
+    pub xids: Vec<u64>,
+    /// Tables that the run's own statements may have written to, dropped or rewritten; `None`: any.
+    pub touched: Option<Vec<String>>,
+    /// Counted under a lock just before the run destroyed it: table → rows written by others by then.
+    pub counted_before: std::collections::BTreeMap<String, u64>,
+}
+
+/// With the target closed: the writes since the backup, and the history of the old database.
+async fn prepare_closed(
+    ctx: &Context,
+    closed: &swap::Closed,
+    backup: &Taken,
+    scratch: &Scratch,
+    policy: Writes,
+    ours: &Ours,
+    run: RunId,
+) -> Result<Counted> {
+    let counted = count(closed.inside(), &backup.manifest, ours).await?;
+    allow(ctx, &counted, policy, backup)?;
+    carry_history(ctx, closed.inside(), backup, scratch, run).await?;
+    Ok(counted)
+}
+
+/// Counts what others wrote since the backup, in every table that the backup holds.
+pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Result<Counted> {
+    let mut counted = writes::count_since(session, &manifest.sealed.snapshot, &ours.xids).await?;
+    // Tables that are not in the backup were made by the run or after it; rows of the run's own are not
+    // counted, and others' rows in them stay counted.
+    let mut rows_before: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    for block in manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects) {
+        *rows_before.entry(format!("{}.{}", block.namespace.lossy(), block.table.lossy())).or_default() += block.digest.rows;
+    }
+    let now: std::collections::BTreeMap<String, writes::TableCount> =
+        writes::table_counts(session, &manifest.sealed.snapshot).await?.into_iter().collect();
+    for (table, before) in rows_before {
+        let touched = ours.touched.as_ref().is_none_or(|touched| touched.contains(&table));
+        if let Some(known) = ours.counted_before.get(&table) {
+            if *known > 0 {
+                counted.tables.push((table.clone(), *known));
+            }
+            continue;
+        }
+        match now.get(&table) {
+            // A row that was there at the backup and is not any more, in a table that the run did not
+            // write to, was updated or deleted by someone else.
+            Some(count) if !touched && count.older < before && count.newer == 0 => {
+                counted.tables.push((table.clone(), before - count.older));
+            }
+            Some(_) => {}
+            None if before == 0 => {}
+            None => counted.unknowable.push((table.clone(), "the run dropped it, and what was written to it before is gone".to_owned())),
+        }
+    }
+    Ok(counted)
+}
+
+/// Whether a restore may go on with these writes.
+pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -> Result<()> {
+    let total = counted.total();
+    if total == 0 && counted.unknowable.is_empty() {
+        return Ok(());
+    }
+    let told = describe(counted);
+    if policy == Writes::AcceptLoss {
+        ctx.progress.warn(format!("the restore gives up what was written after the backup: {told}"));
+        return Ok(());
+    }
+    Err(Error::new(Kind::NotRecovered, format!("a restore would lose what was written after backup `{}`: {told}", backup.id))
+        .hint(format!(
+            "to give those writes up: ripcord restore {} --writes accept-loss\n      to keep them and mend forward: ripcord apply",
+            short(backup.id)
+        )))
+}
+
+/// `12 rows in public.orders, 3 rows in public.users; not knowable in public.old: …`.
+pub fn describe(counted: &Counted) -> String {
+    let mut parts: Vec<String> = counted.tables.iter().filter(|(_, rows)| *rows > 0).map(|(table, rows)| format!("{rows} rows in {table}")).collect();
+    parts.extend(counted.unknowable.iter().map(|(table, why)| format!("not knowable in {table}: {why}")));
+    const MOST: usize = 6;
+    if parts.len() > MOST {
+        let more = parts.len() - MOST;
+        parts.truncate(MOST);
+        parts.push(format!("and {more} more tables"));
+    }
+    parts.join(", ")
+}
+
+/// The first part of an id, enough for a person to type.
+pub fn short(id: crate::ids::BackupId) -> String {
+    id.to_string().chars().take(13).collect()
+}
+
+/// History moves forward only: every row of the old database goes into the new one, but for the applied
+/// set, which is what it was at the backup.
+async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch: &Scratch, run: RunId) -> Result<()> {
+    let rows = match control::inspect(inside.client()).await? {
+        control::State::Present { .. } => control::export_rows(inside.client()).await?,
+        control::State::Absent => backup.manifest.sealed.control_rows.clone(),
+    };
+    import_history(ctx, &scratch.name, backup, &rows).await?;
+    let _ = run;
+    Ok(())
+}
+
+/// Puts history rows into a restored database, with the applied set of the backup.
+pub async fn import_history(
+    ctx: &Context,
+    database: &str,
+    backup: &Taken,
+    rows: &std::collections::BTreeMap<String, serde_json::Value>,
+) -> Result<()> {
+    let applied: Vec<(String, String)> =
+        backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
+    let session = Session::connect(&ctx.target.with_database(database), "history", ctx.settings.timeouts.connect).await?;
+    control::import_rows(session.client(), rows, &applied).await?;
+    session.close().await;
+    Ok(())
+}
+
+/// In place, where no database can be created: one transaction that drops what the backup holds and
+/// loads it again. The caller has taken a safety backup.
+pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, backup: &Taken) -> Result<()> {
+    let target: Target = ctx.target.clone();
+    ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, target.database()));
+    let rows = control::export_rows(live.session.client()).await?;
+    let (plan, _) = source::load_plan(ctx, backup)?;
+    journal.record(Step::InPlaceBegan { backup: backup.id })?;
+    super::leftovers::drop_new_objects(ctx, live, backup).await?;
+    ctx.faults.at("in_place_began").await;
+    let loaded = load::load_in_place(&live.tools, &target, &plan, &ctx.progress).await?;
+    for warning in loaded.warnings {
+        ctx.progress.warn(warning);
+    }
+    ctx.faults.at("in_place_loaded").await;
+    let applied: Vec<(String, String)> =
+        backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
+    control::set_applied(live.session.client(), &rows, &applied).await?;
+    journal.record(Step::InPlaceDone)?;
+    ctx.progress.finished("in_place", "loaded in one transaction");
+    Ok(())
+}
+
+/// All rows of a backup.
+pub fn total_rows(manifest: &Manifest) -> u64 {
+    manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).map(|block| block.digest.rows).sum()
+}
+
+fn tables(manifest: &Manifest) -> usize {
+    manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects).count()
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

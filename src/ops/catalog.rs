@@ -1,0 +1,259 @@
+//! The backups of a lineage as people see them: what the store has, what marks say, and what the
+//! database's history knows and the store lacks.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::context::{Context, blocking};
+use crate::clock::{self, Time};
+use crate::control::BackupRow;
+use crate::error::{Error, Result};
+use crate::ids::{BackupId, Lineage, RunId};
+use crate::manifest::{self, Purpose};
+use crate::retention::{self, Candidate};
+use crate::store::Mark;
+
+/// A backup's line in lists; the names are those of the JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Item {
+    /// Which.
+    pub id: BackupId,
+    /// When its snapshot was taken.
+    pub created_at: Time,
+    /// Why.
+    pub purpose: String,
+    /// The database's name then.
+    pub database: String,
+    /// The run that it belongs to, where the history knows.
+    pub run_id: Option<RunId>,
+    /// `running`, `failed`, `complete`, `verified`, `damaged`, `deleted`, `missing`.
+    pub status: String,
+    /// Who can open it.
+    pub key_ids: Vec<String>,
+    /// Last read back.
+    pub verified_at: Option<Time>,
+    /// Last really restored and compared.
+    pub drilled_at: Option<Time>,
+    /// Plaintext bytes.
+    pub raw_bytes: Option<u64>,
+    /// Bytes in the store.
+    pub stored_bytes: Option<u64>,
+    /// How long it took.
+    pub duration_ms: Option<u64>,
+    /// Kept by a person.
+    pub pinned: bool,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Why retention keeps it; `None`: it goes with the next prune.
+    pub keep_reason: Option<String>,
+    /// Where it is.
+    pub location: String,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
+/// Lists a lineage's backups, newest first. `rows` is the database's history, where it can be read.
+/// `needed` are backups that unfinished runs need.
+pub async fn list(ctx: &Context, lineage: Lineage, rows: &[BackupRow], needed: &BTreeMap<BackupId, RunId>) -> Result<Vec<Item>> {
+    let store = ctx.store.clone();
+    let in_store = blocking(move || {
+        let mut items = Vec::new();
+        for id in store.backups(lineage)? {
+            let location = store.backup_location(lineage, id);
+            let marks = store.marks(lineage, id)?;
+            let clear = store.manifest(lineage, id).and_then(|bytes| manifest::decode_clear(&bytes));
+            items.push(item_of(id, location, clear, &marks));
+        }
+        Ok(items)
+    })
+    .await?;
+    let mut items: BTreeMap<BackupId, Item> = in_store.into_iter().map(|item| (item.id, item)).collect();
+    for row in rows {
+        add_history(&mut items, row);
+    }
+    let reasons = keep_reasons(ctx, items.values(), needed);
+    let mut list: Vec<Item> = items.into_values().collect();
+    for item in &mut list {
+        item.keep_reason = reasons.get(&item.id).cloned();
+    }
+    list.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+    Ok(list)
+}
+
+fn item_of(id: BackupId, location: String, clear: Result<manifest::UnverifiedManifest>, marks: &[Mark]) -> Item {
+    let mut item = Item {
+        id,
+        created_at: Time::UNIX_EPOCH,
+        purpose: String::new(),
+        database: String::new(),
+        run_id: None,
+        status: "complete".to_owned(),
+        key_ids: Vec::new(),
+        verified_at: None,
+        drilled_at: None,
+        raw_bytes: None,
+        stored_bytes: None,
+        duration_ms: None,
+        pinned: false,
+        tags: Vec::new(),
+        keep_reason: None,
+        location,
+        error: None,
+    };
+    // A backup copied under another id is not that backup, however well it reads.
+    let clear = clear.and_then(|manifest| {
+        if manifest.clear.backup == id {
+            Ok(manifest)
+        } else {
+            Err(Error::verification(format!(
+                "the manifest at the place of backup `{id}` is that of backup `{}`",
+                manifest.clear.backup
+            )))
+        }
+    });
+    match clear {
+        Ok(manifest) => {
+            item.created_at = manifest.clear.created_at;
+            item.purpose = manifest.clear.purpose.as_str().to_owned();
+            item.database = manifest.clear.database;
+            item.key_ids = manifest.wraps.into_iter().map(|wrap| wrap.key_id.0).collect();
+            item.raw_bytes = Some(manifest.clear.raw_bytes);
+            item.stored_bytes = Some(manifest.clear.stored_bytes);
+        }
+        Err(error) => {
+            item.status = "damaged".to_owned();
+            item.error = Some(error.one_line());
+        }
+    }
+    let mut damaged_at = None;
+    for mark in marks {
+        match mark {
+            Mark::Verified { at, .. } => item.verified_at = Some(*at),
+            Mark::Damaged { at, error } => damaged_at = Some((*at, error.clone())),
+            Mark::Drilled { at, .. } => item.drilled_at = Some(*at),
+            Mark::Pinned { .. } => item.pinned = true,
+            Mark::Tag { tag, .. } => item.tags.push(tag.clone()),
+        }
+    }
+    if item.status != "damaged" && item.verified_at.is_some() {
+        item.status = "verified".to_owned();
+    }
+    // The later of the two verdicts holds: a bad disk that was mended may be read again.
+    if let Some((at, error)) = damaged_at
+        && item.verified_at.is_none_or(|verified| verified < at)
+    {
+        item.status = "damaged".to_owned();
+        item.error = Some(error);
+    }
+    item
+}
+
+/// A backup that the history knows: adds what only it knows, or reports one that the store lacks.
+fn add_history(items: &mut BTreeMap<BackupId, Item>, row: &BackupRow) {
+    let duration_ms = row.finished_at.and_then(|end| u64::try_from((end - row.started_at).num_milliseconds()).ok());
+    if let Some(item) = items.get_mut(&row.id) {
+        item.run_id = row.run;
+        item.duration_ms = duration_ms;
+        return;
+    }
+    let status = match row.status.as_str() {
+        "complete" | "verified" | "damaged" => "missing",
+        other => other,
+    };
+    let error = if status == "missing" {
+        Some("the history knows this backup and the store does not have it".to_owned())
+    } else {
+        row.error.clone()
+    };
+    items.insert(
+        row.id,
+        Item {
+            id: row.id,
+            created_at: row.started_at,
+            purpose: row.purpose.clone(),
+            database: row.database.clone(),
+            run_id: row.run,
+            status: status.to_owned(),
+            key_ids: row.key_ids.clone(),
+            verified_at: row.verified_at,
+            drilled_at: row.drilled_at,
+            raw_bytes: row.raw_bytes.and_then(|count| u64::try_from(count).ok()),
+            stored_bytes: row.stored_bytes.and_then(|count| u64::try_from(count).ok()),
+            duration_ms,
+            pinned: row.pinned,
+            tags: Vec::new(),
+            keep_reason: None,
+            location: row.location.clone(),
+            error,
+        },
+    );
+}
+
+/// Whether the store has it and it is not known to be damaged.
+fn is_good(item: &Item) -> bool {
+    matches!(item.status.as_str(), "complete" | "verified")
+}
+
+/// What retention looks at.
+pub fn candidates<'a>(items: impl Iterator<Item = &'a Item>, needed: &BTreeMap<BackupId, RunId>) -> Vec<Candidate> {
+    items
+        .filter(|item| is_good(item) || item.status == "damaged")
+        .map(|item| Candidate {
+            id: item.id,
+            created_at: item.created_at,
+            purpose: purpose_of(&item.purpose),
+            good: is_good(item),
+            pinned: item.pinned,
+            tags: item.tags.clone(),
+            stored_bytes: item.stored_bytes.unwrap_or(0),
+            needed_by: needed.get(&item.id).map(ToString::to_string),
+        })
+        .collect()
+}
+
+fn purpose_of(word: &str) -> Purpose {
+    match word {
+        "pre-apply" => Purpose::PreApply,
+        "scheduled" => Purpose::Scheduled,
+        "safety" => Purpose::Safety,
+        _ => Purpose::Manual,
+    }
+}
+
+fn keep_reasons<'a>(ctx: &Context, items: impl Iterator<Item = &'a Item>, needed: &BTreeMap<BackupId, RunId>) -> BTreeMap<BackupId, String> {
+    retention::plan(&ctx.settings.retention, &candidates(items, needed), clock::now())
+        .into_iter()
+        .filter(|verdict| verdict.keep)
+        .map(|verdict| (verdict.id, verdict.reasons.join(", ")))
+        .collect()
+}
+
+/// Which backup a person means: `latest` (the newest verified one that is no safety backup) or the
+/// beginning of an id.
+pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<BackupId> {
+    let items = list(ctx, lineage, &[], &BTreeMap::new()).await?;
+    if selector == "latest" {
+        return items
+            .iter()
+            .find(|item| item.status == "verified" && item.purpose != Purpose::Safety.as_str())
+            .map(|item| item.id)
+            .ok_or_else(|| {
+                Error::failed(format!("there is no verified backup of this database in {}", ctx.store.location()))
+                    .hint("ripcord backup list")
+            });
+    }
+    let wanted = selector.to_lowercase();
+    let found: Vec<&Item> = items.iter().filter(|item| item.id.to_string().starts_with(&wanted)).collect();
+    match found.as_slice() {
+        [one] => Ok(one.id),
+        [] => Err(Error::usage(format!("no backup of this database begins with `{selector}`")).hint("ripcord backup list")),
+        many => {
+            let mut error = Error::usage(format!("{} backups begin with `{selector}`", many.len()));
+            for item in many.iter().take(5) {
+                error = error.because(format!("`{}` of {}", item.id, item.created_at.format("%Y-%m-%d %H:%M:%S UTC")));
+            }
+            Err(error.hint("give more of the id"))
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What every operation is given, and the connections that it works with.
+
+use tokio::sync::watch;
+
+use crate::control;
+use crate::error::{Error, Kind, Result};
+use crate::ids::Lineage;
+use crate::keys::KeyRing;
+use crate::postgres::guard::{self, Guard};
+use crate::postgres::preflight::{self, Findings};
+use crate::postgres::{Session, Target, Tools};
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// Who runs this, for the lock, the audit log and the history.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Operating system user.
+    pub user: String,
+    /// Host's name.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// Commit of the working copy that the migrations come from, when there is one.
+    pub git_commit: Option<String>,
+}
+
+impl Identity {
+    /// `user@host:pid`.
+    pub fn holder(&self) -> String {
+        format!("{}@{}:{}", self.user, self.host, self.pid)
+    }
+}
+
+/// Everything that was resolved before an operation begins.
+pub struct Context {
+    /// The values to run with.
+    pub settings: Settings,
+    /// The database.
+    pub target: Target,
+    /// The master keys, or why there are none: told when an operation needs one.
+    pub keys: Result<KeyRing>,
+    /// Where backups live.
+    pub store: Store,
+    /// Who is told.
+    pub progress: Progress,
+    /// Who runs this.
+    pub identity: Identity,
+    /// `PATH`, for finding PostgreSQL's programs.
+    pub path: Option<String>,
+    /// Becomes true when the run shall stop in order.
+    pub cancel: watch::Receiver<bool>,
+    /// Where the tests make this process die or wait; empty outside tests.
+    pub faults: super::fault::Faults,
+}
+
+/// The version that the history records.
+pub const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Context {
+    /// The master keys; an error that says how to give one when there is none.
+    pub fn keys(&self) -> Result<&KeyRing> {
+        self.keys.as_ref().map_err(Clone::clone)
+    }
+
+    /// A session in the target.
+    pub async fn connect(&self, purpose: &str) -> Result<Session> {
+        Session::connect_retrying(&self.target, purpose, self.settings.timeouts.connect, &self.settings.retry).await
+    }
+
+    /// PostgreSQL's programs of the server's major version.
+    pub fn tools(&self, session: &Session) -> Result<Tools> {
+        let major = u32::try_from(session.server_version_num() / 10000).unwrap_or(0);
+        Tools::find(major, &self.settings.pg_bin, self.path.as_deref())
+    }
+
+    /// An error once the run shall stop.
+    pub fn check_cancelled(&self) -> Result<()> {
+        if *self.cancel.borrow() { Err(stopped()) } else { Ok(()) }
+    }
+
+    /// Waits until the run shall stop; for ever when it never shall.
+    pub async fn cancelled(&self) {
+        let mut cancel = self.cancel.clone();
+        if cancel.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The failure of a run that was asked to stop.
+pub fn stopped() -> Error {
+    Error::failed("stopped on request")
+}
+
+/// The connections and facts of a run that holds the lock.
+pub struct Live {
+    /// The lock, with its session in the maintenance database.
+    pub guard: Guard,
+    /// The session in the target that migrations run in.
+    pub session: Session,
+    /// PostgreSQL's programs.
+    pub tools: Tools,
+    /// The database's lineage.
+    pub lineage: Lineage,
+    /// What the preflight found.
+    pub findings: Findings,
+}
+
+impl Live {
+    /// The session in the maintenance database.
+    pub fn maintenance(&self) -> &Session {
+        self.guard.maintenance()
+    }
+
+    /// Opens a new session in the target in place of one that was lost or ended.
+    pub async fn reconnect(&mut self, ctx: &Context) -> Result<()> {
+        self.session = ctx.connect("run").await?;
+        Ok(())
+    }
+}
+
+/// Takes the lock, opens the sessions, makes sure that the control schema is there, and looks around.
+/// Fails before anything but ripcord's own schema was written.
+pub async fn open(ctx: &Context) -> Result<Live> {
+    let session = ctx.connect("run").await?;
+    let tools = ctx.tools(&session)?;
+    let state = control::inspect(session.client()).await?;
+    let guard = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+    let lineage = match state {
+        control::State::Present { lineage, .. } => control::ensure(session.client(), lineage).await?,
+        control::State::Absent => control::ensure(session.client(), Lineage::new()).await?,
+    };
+    let findings = preflight::look(&ctx.target, &session, guard.maintenance()).await?;
+    Ok(Live { guard, session, tools, lineage, findings })
+}
+
+/// The lineage of the target, when ripcord has met it.
+pub async fn lineage_of(session: &Session) -> Result<Option<Lineage>> {
+    Ok(match control::inspect(session.client()).await? {
+        control::State::Present { lineage, .. } => Some(lineage),
+        control::State::Absent => None,
+    })
+}
+
+/// Runs blocking work (store, archive) off the async threads.
+pub async fn blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(Kind::Failed, "a worker thread ended without a result").because(error)),
+    }
+}

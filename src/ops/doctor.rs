@@ -1,0 +1,181 @@
+//! `doctor`: what would work here, and what would not, before it is needed.
+
+use serde::Serialize;
+
+use super::context::{Context, blocking};
+use super::rungs::{self, RestoreWay};
+use super::status;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::keys::DataKey;
+use crate::postgres::preflight;
+use crate::postgres::{Session, guard};
+use crate::settings::Writes;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It works.
+    Ok,
+    /// It works, with something to know.
+    Warning,
+    /// It does not work; backups or runs would fail.
+    Failed,
+}
+
+/// One line of the doctor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What was found.
+    pub detail: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// Looks at everything, and goes on after a failure.
+pub async fn examine(ctx: &Context) -> Vec<Check> {
+    let mut checks = Vec::new();
+    key(ctx, &mut checks);
+    store(ctx, &mut checks).await;
+    let session = match ctx.connect("doctor").await {
+        Ok(session) => {
+            push(&mut checks, "server", Ok(format!("{} reached", ctx.target.redacted())));
+            Some(session)
+        }
+        Err(error) => {
+            push(&mut checks, "server", Err(error));
+            None
+        }
+    };
+    if let Some(session) = session {
+        server(ctx, &session, &mut checks).await;
+    }
+    checks
+}
+
+fn push(checks: &mut Vec<Check>, name: &'static str, result: Result<String>) {
+    checks.push(match result {
+        Ok(detail) => Check { name, verdict: Verdict::Ok, detail, hint: None },
+        Err(error) => Check { name, verdict: Verdict::Failed, detail: error.one_line(), hint: error.hint_text().map(str::to_owned) },
+    });
+}
+
+fn warn(checks: &mut Vec<Check>, name: &'static str, detail: impl Into<String>, hint: Option<&str>) {
+    checks.push(Check { name, verdict: Verdict::Warning, detail: detail.into(), hint: hint.map(str::to_owned) });
+}
+
+/// A canary is wrapped and unwrapped with every key that is held.
+fn key(ctx: &Context, checks: &mut Vec<Check>) {
+    let tried = ctx.keys().and_then(|ring| {
+        let backup = crate::ids::BackupId::new();
+        for key in ring.keys() {
+            let wrap = key.wrap(backup, &DataKey::generate());
+            ring.unwrap(backup, &[wrap])?;
+        }
+        Ok(format!("key id {}", ring.keys().iter().map(|key| key.id().0).collect::<Vec<_>>().join(", ")))
+    });
+    push(checks, "key", tried);
+}
+
+async fn store(ctx: &Context, checks: &mut Vec<Check>) {
+    let store = ctx.store.clone();
+    let tried = blocking(move || {
+        store.objects().check_writable()?;
+        let free = store.objects().free_bytes()?.map(|free| format!(", {} free", super::backup::bytes(free))).unwrap_or_default();
+        Ok(format!("{} can be written{free}", store.location()))
+    })
+    .await;
+    push(checks, "store", tried);
+    if let Some(why) = ctx.store.objects().ephemeral() {
+        let failed = ctx.settings.environment.protected && ctx.settings.environment.name.is_some();
+        checks.push(Check {
+            name: "store lasts",
+            verdict: if failed { Verdict::Failed } else { Verdict::Warning },
+            detail: format!("backups would not outlive this machine's restart: {why}"),
+            hint: Some("name a folder on a lasting disk: --store /var/backups/ripcord".to_owned()),
+        });
+    }
+}
+
+async fn server(ctx: &Context, session: &Session, checks: &mut Vec<Check>) {
+    push(checks, "tools", ctx.tools(session).map(|tools| format!("{} at {}", tools.version, tools.pg_dump.display())));
+    push(checks, "control schema", control_schema(session).await);
+    let maintenance = match guard::open_maintenance(&ctx.target, &ctx.settings).await {
+        Ok((target, maintenance)) => {
+            push(checks, "maintenance database", Ok(format!("`{}`", target.database())));
+            maintenance
+        }
+        Err(error) => return push(checks, "maintenance database", Err(error)),
+    };
+    let findings = match preflight::look(&ctx.target, session, &maintenance).await {
+        Ok(findings) => findings,
+        Err(error) => return push(checks, "preflight", Err(error)),
+    };
+    match findings.row_security.first() {
+        Some(first) => push(checks, "row security", Err(Error::failed(format!("hides rows of {first} from `{}`", ctx.target.user())))),
+        None => push(checks, "row security", Ok("hides nothing from this role".to_owned())),
+    }
+    ladder(ctx, &findings, checks);
+    if let Ok(strays) = status::stray_scratch(ctx).await
+        && !strays.is_empty()
+    {
+        warn(checks, "leftovers", format!("scratch databases: {}", strays.join(", ")), Some("ripcord recover"));
+    }
+    drilled(ctx, checks).await;
+}
+
+async fn control_schema(session: &Session) -> Result<String> {
+    Ok(match crate::control::inspect(session.client()).await? {
+        crate::control::State::Absent => "not there yet; the first run makes it".to_owned(),
+        crate::control::State::Present { lineage, version } => format!("version {version}, lineage {lineage}"),
+    })
+}
+
+fn ladder(ctx: &Context, findings: &preflight::Findings, checks: &mut Vec<Check>) {
+    let rungs = rungs::judge(findings, false);
+    let verdict = if rungs.restore == RestoreWay::Swap { Verdict::Ok } else { Verdict::Warning };
+    checks.push(Check { name: "ladder", verdict, detail: rungs.tell(), hint: None });
+    for warning in rungs.warnings {
+        warn(checks, "ladder", warning, None);
+    }
+    let writes = match ctx.settings.writes {
+        Writes::Refuse => "refuse: writes after the backup are counted, and an unattended restore that would lose one is not done",
+        Writes::Fence => "fence: others can only read while a run lasts",
+        Writes::AcceptLoss => "accept-loss: a restore may give up writes after the backup; they are counted",
+    };
+    push(checks, "writes", Ok(writes.to_owned()));
+    if ctx.settings.writes == Writes::Fence {
+        for leak in &findings.fence_leaks {
+            warn(checks, "writes", format!("passes the fence: {leak}"), None);
+        }
+    }
+    if findings.superuser {
+        warn(
+            checks,
+            "role",
+            format!("`{}` is a superuser: code of the database's owner in a backup would run with its rights in a restore or a drill", ctx.target.user()),
+            Some("run restores and drills as a role with CREATEDB that is a member of the owning roles"),
+        );
+    }
+}
+
+async fn drilled(ctx: &Context, checks: &mut Vec<Check>) {
+    let Ok(status) = status::status(ctx).await else { return };
+    match (&status.last_backup, status.last_drill) {
+        (None, _) => warn(checks, "last backup", "there is none yet", Some("ripcord backup create")),
+        (Some(item), _) => push(checks, "last backup", Ok(format!("`{}` of {}", item.id, item.created_at.format("%Y-%m-%d %H:%M UTC")))),
+    }
+    match status.last_drill {
+        None if status.last_backup.is_some() => warn(checks, "last drill", "no backup was ever really restored", Some("ripcord drill latest")),
+        Some(at) if clock::now() - at > chrono::TimeDelta::days(30) => {
+            warn(checks, "last drill", format!("of {}, more than 30 days ago", at.format("%Y-%m-%d")), Some("ripcord drill latest"));
+        }
+        Some(at) => push(checks, "last drill", Ok(format!("of {}", at.format("%Y-%m-%d %H:%M UTC")))),
+        None => {}
+    }
+}

@@ -1,0 +1,58 @@
+//! Before a restore in place: `pg_restore --clean` drops only what the backup holds, so what came after the
+//! backup is dropped first, by the statements that pg_dump itself writes for it.
+
+use std::io::Read;
+
+use super::backup::Taken;
+use super::context::{Context, Live, blocking};
+use crate::archive::{Inventory, Toc};
+use crate::error::{Error, Result};
+use crate::postgres::dump::{Dump, DumpOptions};
+
+/// Drops every object that the target has and the backup has not.
+pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Result<()> {
+    let options = DumpOptions {
+        exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
+        schema_only: true,
+        lock_wait: ctx.settings.backup.timeout,
+        ..DumpOptions::default()
+    };
+    let mut dump = Dump::begin(&live.tools, &ctx.target, &options)?;
+    let toc = blocking(move || {
+        let mut bytes = Vec::new();
+        dump.read_to_end(&mut bytes).map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
+        dump.finish()?;
+        Ok(Toc::parse(&bytes)?)
+    })
+    .await?;
+    let difference = backup.manifest.sealed.inventory.compare(&Inventory::of(&toc));
+    // In reverse order of creation; what goes with something else is gone already.
+    for entry in toc.entries.iter().rev().filter(|entry| !entry.drop_statement.is_empty()) {
+        let name = crate::archive::inventory::item_name(entry);
+        if !difference.added.contains(&name) {
+            continue;
+        }
+        let statement = entry
+            .drop_statement
+            .as_str()
+            .ok_or_else(|| Error::failed(format!("`{name}` came after the backup, and its name is not UTF-8")).hint("drop it by hand"))?;
+        ctx.progress.note(format!("dropping {name}, which came after the backup"));
+        let guarded = if_exists(statement);
+        live.session.batch(&guarded).await.map_err(|error| error.context(format!("{name} came after the backup and could not be dropped")))?;
+    }
+    Ok(())
+}
+
+/// `DROP TABLE x;` → `DROP TABLE IF EXISTS x CASCADE;`, where the statement has that form.
+fn if_exists(statement: &str) -> String {
+    let statement = statement.trim().trim_end_matches(';');
+    const KINDS: [&str; 12] = [
+        "MATERIALIZED VIEW", "FOREIGN TABLE", "EVENT TRIGGER", "TABLE", "VIEW", "SEQUENCE", "INDEX", "FUNCTION", "PROCEDURE", "TYPE", "DOMAIN", "SCHEMA",
+    ];
+    for kind in KINDS {
+        if let Some(rest) = statement.strip_prefix(&format!("DROP {kind} ")) {
+            return format!("DROP {kind} IF EXISTS {rest} CASCADE;");
+        }
+    }
+    format!("{statement};")
+}

@@ -1,0 +1,119 @@
+//! `prune`: removing the backups that no rule keeps.
+
+use std::collections::BTreeMap;
+
+use super::catalog::{self, Item};
+use super::context::{Context, blocking};
+use super::run::needed_backups;
+use crate::clock;
+use crate::control;
+use crate::error::{Error, Result};
+use crate::ids::{BackupId, Lineage};
+use crate::retention::{self, Verdict};
+
+/// A backup without a manifest that is younger than this may still be being written.
+const LEFTOVER_AGE_HOURS: i64 = 24;
+
+/// The verdict on every backup, newest first, with its line for people.
+pub async fn plan(ctx: &Context, lineage: Lineage) -> Result<Vec<(Item, Verdict)>> {
+    let needed = needed_backups(ctx, lineage)
+        .await
+        .map_err(|error| error.context("which backups unfinished runs need cannot be told, so nothing is pruned"))?;
+    let items = catalog::list(ctx, lineage, &[], &needed).await?;
+    let verdicts = retention::plan(&ctx.settings.retention, &catalog::candidates(items.iter(), &needed), clock::now());
+    let mut by_id: BTreeMap<BackupId, Item> = items.into_iter().map(|item| (item.id, item)).collect();
+    Ok(verdicts.into_iter().filter_map(|verdict| Some((by_id.remove(&verdict.id)?, verdict))).collect())
+}
+
+/// Removes what the plan says, and what crashes left long ago. Safe beside a running apply, and when it was
+/// cut short itself. Returns what was removed.
+pub async fn execute(ctx: &Context, lineage: Lineage, plan: &[(Item, Verdict)]) -> Result<Vec<BackupId>> {
+    let mut removed = Vec::new();
+    for (item, verdict) in plan.iter().filter(|(_, verdict)| !verdict.keep) {
+        ctx.faults.at("prune_delete").await;
+        delete(ctx, lineage, item.id).await?;
+        ctx.progress.note(format!("removed backup `{}`: {}", item.id, verdict.reasons.join(", ")));
+        removed.push(item.id);
+    }
+    sweep_leftovers(ctx, lineage).await?;
+    if !removed.is_empty() {
+        record_deleted(ctx, &removed).await;
+    }
+    Ok(removed)
+}
+
+/// Retention after a run that went well.
+pub async fn after_run(ctx: &Context, lineage: Lineage) -> Result<()> {
+    let plan = plan(ctx, lineage).await?;
+    execute(ctx, lineage, &plan).await.map(drop)
+}
+
+/// Removes one backup by hand: never the last good one, one that is pinned, or one that a run needs.
+pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<()> {
+    let needed = needed_backups(ctx, lineage).await?;
+    let items = catalog::list(ctx, lineage, &[], &needed).await?;
+    let Some(item) = items.iter().find(|item| item.id == id) else {
+        return Err(Error::usage(format!("there is no backup `{id}`")).hint("ripcord backup list"));
+    };
+    if let Some(run) = needed.get(&id) {
+        return Err(Error::refused(format!("backup `{id}` is needed by run `{run}`, which is not finished")).hint("ripcord recover"));
+    }
+    if item.pinned {
+        return Err(Error::refused(format!("backup `{id}` is pinned")).hint(format!("ripcord backup unpin {id}")));
+    }
+    let good = |item: &&Item| matches!(item.status.as_str(), "complete" | "verified") && item.purpose != "safety";
+    if good(&item) && items.iter().filter(good).count() == 1 {
+        return Err(Error::refused(format!("backup `{id}` is the last good one")).hint("take another first: ripcord backup create"));
+    }
+    delete(ctx, lineage, id).await?;
+    record_deleted(ctx, &[id]).await;
+    Ok(())
+}
+
+async fn delete(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<()> {
+    let store = ctx.store.clone();
+    blocking(move || store.delete_backup(lineage, id)).await
+}
+
+/// What a crash left of a backup that was never committed. Its id tells its age.
+async fn sweep_leftovers(ctx: &Context, lineage: Lineage) -> Result<()> {
+    let store = ctx.store.clone();
+    let old = clock::now() - chrono::TimeDelta::hours(LEFTOVER_AGE_HOURS);
+    let left = blocking(move || {
+        let mut left = Vec::new();
+        for id in store.uncommitted(lineage)? {
+            let seconds = id.0.get_timestamp().map_or(u64::MAX, |stamp| stamp.to_unix().0);
+            if i64::try_from(seconds).is_ok_and(|seconds| seconds < old.timestamp()) {
+                store.delete_backup(lineage, id)?;
+                left.push(id);
+            }
+        }
+        Ok(left)
+    })
+    .await?;
+    for id in left {
+        ctx.progress.note(format!("removed what an interrupted backup `{id}` had left"));
+    }
+    Ok(())
+}
+
+/// The history says `deleted` as well, where the database can be reached; the store is what counts.
+async fn record_deleted(ctx: &Context, removed: &[BackupId]) {
+    let recorded = async {
+        let session = ctx.connect("prune").await?;
+        if super::context::lineage_of(&session).await?.is_none() {
+            return Ok(());
+        }
+        for mut row in control::backups(session.client()).await? {
+            if removed.contains(&row.id) {
+                row.status = "deleted".to_owned();
+                row.deleted_at = Some(clock::now());
+                control::put_backup(session.client(), &row).await?;
+            }
+        }
+        Result::Ok(())
+    };
+    if let Err(error) = recorded.await {
+        ctx.progress.warn(format!("the removal could not be recorded in the database: {error}"));
+    }
+}

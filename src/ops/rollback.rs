@@ -1,0 +1,162 @@
+//! `rollback`: undoing applied migrations by their DOWN, after a safety backup.
+
+use super::backup::{self, Request as BackupRequest};
+use super::context::{self, Context};
+use super::recover;
+use super::report::{MigrationReport, Outcome, RunReport};
+use super::run::{Intent, Run, unfinished};
+use super::{apply, check, migrate};
+use crate::control::{self, MigrationRow};
+use crate::error::{Error, Result};
+use crate::manifest::Purpose;
+use crate::migration::plan::{self, Undo};
+use crate::migration::{Migration, Script};
+use crate::postgres::execute::Limits;
+use crate::settings::{OnFailure, Writes};
+
+/// What to undo, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which migrations.
+    pub undo: Undo,
+    /// Go past a missing DOWN; needs a reason.
+    pub force: Option<String>,
+    /// What holds for others' writes, should a restore be needed.
+    pub writes: Writes,
+    /// Who approved.
+    pub approver: Option<String>,
+}
+
+/// One migration to undo.
+#[derive(Clone, Debug)]
+pub struct Undoing {
+    /// Its row.
+    pub row: MigrationRow,
+    /// What undoes it; `None`: there is no DOWN.
+    pub down: Option<Script>,
+    /// Where the DOWN comes from: `file` or `history`.
+    pub source: &'static str,
+    /// The file, where it is there as it was applied.
+    pub file: Option<Migration>,
+}
+
+/// What a rollback would do, newest first: what `--dry-run` prints, and what is executed.
+pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
+    let session = ctx.connect("plan").await?;
+    let rows = match control::inspect(session.client()).await? {
+        control::State::Present { .. } => control::applied(session.client()).await?,
+        control::State::Absent => Vec::new(),
+    };
+    session.close().await;
+    let applied: Vec<_> = rows.iter().cloned().map(apply::applied_of).collect();
+    let chosen = plan::plan_undo(&applied, &request.undo)?;
+    let files = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
+    let mut undoing = Vec::new();
+    for applied in chosen {
+        let Some(row) = rows.iter().find(|row| row.version == applied.version.as_str()).cloned() else { continue };
+        undoing.push(undoing_of(row, &files)?);
+    }
+    let missing: Vec<String> = undoing.iter().filter(|one| one.down.is_none()).map(|one| format!("`{}_{}`", one.row.version, one.row.name)).collect();
+    if !missing.is_empty() && request.force.is_none() {
+        return Err(Error::failed(format!("there is no DOWN for {}", missing.join(", ")))
+            .hint("restore what was backed up before it: ripcord restore latest --before VERSION"));
+    }
+    Ok(undoing)
+}
+
+/// The DOWN of the file that was applied; where the file is gone or another one now, the text that was
+/// kept when it was applied.
+fn undoing_of(row: MigrationRow, files: &[Migration]) -> Result<Undoing> {
+    let file = files.iter().find(|file| file.version.as_str() == row.version && file.checksum == row.checksum).cloned();
+    if let Some(migration) = &file {
+        return Ok(Undoing { down: migration.down.clone().filter(|down| !down.is_empty()), row, source: "file", file });
+    }
+    let down = match &row.down_sql {
+        Some(sql) => Some(crate::migration::script(sql, &format!("{}_{} (DOWN)", row.version, row.name), 1)?).filter(|script| !script.is_empty()),
+        None => None,
+    };
+    Ok(Undoing { row, down, source: "history", file: None })
+}
+
+/// Undoes what was planned. The report says how it ended.
+pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) -> RunReport {
+    if undoing.is_empty() {
+        return RunReport::new("rollback", Outcome::NothingToDo, "unchanged, nothing to roll back");
+    }
+    if ctx.settings.environment.approval && request.approver.is_none() {
+        let error = Error::refused("this environment asks for an approval").hint("on a terminal type it; from CI: ripcord rollback --yes");
+        return RunReport::untouched("rollback", error);
+    }
+    let mut run = match begin(ctx, request, &undoing).await {
+        Ok(run) => run,
+        Err(error) => return RunReport::untouched("rollback", error),
+    };
+    match attempt(&mut run, &undoing).await {
+        Ok(remaining) => {
+            let count = undoing.len() - remaining.len();
+            let report = if remaining.is_empty() {
+                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} migrations undone"))
+            } else {
+                RunReport::new("rollback", Outcome::StoppedPartway, format!("PARTLY rolled back: {count} undone, without DOWN and still applied: {}", remaining.join(", ")))
+                    .hint("undo those by hand, or: ripcord restore latest")
+            };
+            run.close(report).await
+        }
+        Err(error) => {
+            let report = recover::bring_back(&mut run, error).await;
+            run.close(report).await
+        }
+    }
+}
+
+async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> Result<Run<'a>> {
+    let live = context::open(ctx).await?;
+    if let Some(run) = unfinished(ctx, live.lineage).await?.first() {
+        return Err(Error::refused(format!("run `{}` was not finished", run.run)).hint("ripcord recover"));
+    }
+    let intent = Intent { on_failure: OnFailure::Restore, writes: request.writes, migrations: Vec::new(), backup: None, batch: None };
+    let mut run = Run::begin(ctx, live, "rollback", &intent, undoing.iter().filter_map(|one| one.file.clone()).collect()).await?;
+    run.approver = request.approver.clone();
+    run.reports = undoing
+        .iter()
+        .map(|one| MigrationReport {
+            version: one.row.version.clone(),
+            name: one.row.name.clone(),
+            status: "applied".to_owned(),
+            reason: format!("DOWN from the {}", one.source),
+            duration_ms: 0,
+            error: None,
+        })
+        .collect();
+    let detail = serde_json::json!({ "migrations": undoing.iter().map(|one| format!("{}_{}", one.row.version, one.row.name)).collect::<Vec<_>>() });
+    control::audit(run.live.session.client(), Some(run.id), "rollback began", &detail, request.force.as_deref()).await?;
+    Ok(run)
+}
+
+/// The safety backup, then one DOWN after the other. Returns the migrations that have none.
+async fn attempt(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> {
+    let wanted = BackupRequest { purpose: Purpose::Safety, run: Some(run.id), tags: Vec::new(), before: Vec::new(), properties: None };
+    let taken = backup::take(run.ctx, &run.live, &wanted).await?;
+    run.set_backup(taken, true).await?;
+    run.ctx.faults.at("rollback_backed_up").await;
+    check::hook(run, "before_rollback").await?;
+    let mut remaining = Vec::new();
+    for one in undoing {
+        run.ctx.check_cancelled()?;
+        let label = format!("{}_{}", one.row.version, one.row.name);
+        let Some(down) = &one.down else {
+            run.ctx.progress.warn(format!("`{label}` has no DOWN and stays applied"));
+            remaining.push(label);
+            continue;
+        };
+        let timeouts = &run.ctx.settings.timeouts;
+        let limits = one.file.as_ref().map_or(
+            Limits { statement: timeouts.statement, lock: timeouts.lock, whole: timeouts.migration },
+            |migration| migrate::limits(run, migration),
+        );
+        migrate::down(run, &one.row.version, &one.row.name, down, &limits, "rollback").await?;
+        run.ctx.faults.at("between_downs").await;
+    }
+    check::hook(run, "after_rollback").await?;
+    Ok(remaining)
+}

@@ -1,0 +1,334 @@
+//! A run: the lock, the journal, the rows that say what is going on.
+
+use std::collections::BTreeMap;
+
+use super::backup::Taken;
+use super::beside::Ours;
+use super::context::{Context, Live, TOOL_VERSION, blocking};
+use super::report::{MigrationReport, Outcome, RunReport};
+use crate::clock;
+use crate::control::{self, LockRow, RunRow};
+use crate::error::{Error, Result};
+use crate::ids::{BackupId, Lineage, RunId};
+use crate::journal::{Entry, Journal, Step, StepLog};
+use crate::migration::Migration;
+use crate::postgres::{databases, writes};
+use crate::settings::{OnFailure, Writes};
+use crate::store::Store;
+
+/// A run that holds the lock and has an open journal.
+pub struct Run<'a> {
+    /// What was resolved.
+    pub ctx: &'a Context,
+    /// The connections.
+    pub live: Live,
+    /// Which run.
+    pub id: RunId,
+    /// Its record outside the database.
+    pub journal: Journal,
+    /// Its row.
+    pub row: RunRow,
+    /// Its backup, once there is one.
+    pub backup: Option<Taken>,
+    /// The migrations that it set out to apply.
+    pub migrations: Vec<Migration>,
+    /// What to do when it fails.
+    pub on_failure: OnFailure,
+    /// What holds for others' writes.
+    pub writes: Writes,
+    /// What became of each migration.
+    pub reports: Vec<MigrationReport>,
+    /// Whether the fence is up, and the setting that it replaced.
+    pub fenced: Option<Option<String>>,
+    /// What is known of the run's own writes.
+    pub ours: Ours,
+    /// Who approved it.
+    pub approver: Option<String>,
+}
+
+/// What a later `recover` must know of a run; kept in the journal's first step.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Intent {
+    /// What to do when it fails.
+    pub on_failure: OnFailure,
+    /// What holds for others' writes.
+    pub writes: Writes,
+    /// The migrations that it set out to apply: version, file name, checksum.
+    pub migrations: Vec<(String, String, String)>,
+    /// The backup that a restore command restores.
+    pub backup: Option<BackupId>,
+    /// The batch.
+    pub batch: Option<i32>,
+}
+
+/// The journal's steps as objects of the store.
+pub struct StoreLog {
+    /// The store.
+    pub store: Store,
+    /// The lineage.
+    pub lineage: Lineage,
+    /// The run.
+    pub run: RunId,
+}
+
+impl StepLog for StoreLog {
+    fn append(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.store.append_step(self.lineage, self.run, name, bytes)
+    }
+
+    fn load(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        self.store.steps(self.lineage, self.run)
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Opens the journal and writes the rows that show the run to others.
+    pub async fn begin(ctx: &'a Context, live: Live, command: &str, intent: &Intent, migrations: Vec<Migration>) -> Result<Run<'a>> {
+        let id = RunId::new();
+        let database = databases::find(live.maintenance(), ctx.target.database())
+            .await?
+            .ok_or_else(|| Error::failed(format!("database `{}` is not there", ctx.target.database())))?;
+        let opened = Step::Opened {
+            command: command.to_owned(),
+            database: ctx.target.database().to_owned(),
+            database_oid: database.oid,
+            holder: ctx.identity.holder(),
+            settings: serde_json::to_value(intent).map_err(|error| Error::failed("the run's intent cannot be written").because(error))?,
+        };
+        let log = StoreLog { store: ctx.store.clone(), lineage: live.lineage, run: id };
+        let journal = Journal::begin(Box::new(log), live.lineage, id, ctx.keys()?.primary().journal_key(), opened)?;
+        let row = RunRow {
+            id,
+            command: command.to_owned(),
+            environment: ctx.settings.environment.name.clone(),
+            started_at: clock::now(),
+            finished_at: None,
+            outcome: None,
+            exit_code: None,
+            database_state: None,
+            error: None,
+            backup: None,
+            batch: intent.batch,
+            holder: ctx.identity.holder(),
+            tool_version: TOOL_VERSION.to_owned(),
+        };
+        control::put_run(live.session.client(), &row).await?;
+        let run = Run {
+            ctx,
+            live,
+            id,
+            journal,
+            row,
+            backup: None,
+            reports: migrations.iter().map(pending_report).collect(),
+            migrations,
+            on_failure: intent.on_failure,
+            writes: intent.writes,
+            fenced: None,
+            ours: Ours { touched: Some(Vec::new()), ..Ours::default() },
+            approver: None,
+        };
+        run.show_lock(command).await?;
+        Ok(run)
+    }
+
+    /// Puts the visible row of the lock.
+    pub async fn show_lock(&self, command: &str) -> Result<()> {
+        let now = clock::now();
+        let row = LockRow {
+            run: self.id,
+            command: command.to_owned(),
+            holder: self.ctx.identity.user.clone(),
+            host: self.ctx.identity.host.clone(),
+            pid: i32::try_from(self.ctx.identity.pid).unwrap_or(0),
+            since: now,
+            heartbeat: now,
+            expires_at: now + chrono::TimeDelta::minutes(5),
+        };
+        control::put_lock(self.live.session.client(), &row).await
+    }
+
+    /// Remembers the run's backup, in the journal first.
+    pub async fn set_backup(&mut self, backup: Taken, safety: bool) -> Result<()> {
+        self.journal.record(Step::BackupComplete { backup: backup.id, safety })?;
+        self.row.backup = Some(backup.id);
+        self.backup = Some(backup);
+        control::put_run(self.live.session.client(), &self.row).await
+    }
+
+    /// Puts the fence up, journaled first.
+    pub async fn fence(&mut self, previous: Option<String>) -> Result<()> {
+        self.journal.record(Step::FenceBegan { previous: previous.clone() })?;
+        self.fenced = Some(previous);
+        self.ctx.progress.began("fence", "others can only read until the run is over");
+        writes::fence(self.live.maintenance(), self.ctx.target.database(), std::time::Duration::from_secs(30)).await?;
+        // The fence ended our own session too, unless it was spared.
+        if self.live.session.is_closed() {
+            self.live.reconnect(self.ctx).await?;
+        }
+        self.ctx.progress.finished("fence", "up");
+        Ok(())
+    }
+
+    /// Takes the fence away, if it is up.
+    pub async fn unfence(&mut self) -> Result<()> {
+        if let Some(previous) = self.fenced.clone() {
+            writes::unfence(self.live.maintenance(), self.ctx.target.database(), previous.as_deref()).await?;
+            self.journal.record(Step::FenceEnded)?;
+            self.fenced = None;
+            self.ctx.progress.note("the fence is gone; others can write again");
+        }
+        Ok(())
+    }
+
+    /// The report of one of the run's migrations.
+    pub fn report_mut(&mut self, version: &str) -> Option<&mut MigrationReport> {
+        self.reports.iter_mut().find(|report| report.version == version)
+    }
+
+    /// Closes the run: rows, journal, lock. What cannot be written any more is a warning, since the
+    /// outcome stands already.
+    pub async fn close(mut self, mut report: RunReport) -> RunReport {
+        if let Err(error) = self.unfence().await {
+            self.ctx.progress.warn(format!("the fence could not be taken away: {error}"));
+            report.hint = Some("ripcord recover".to_owned());
+        }
+        report.run_id = Some(self.id);
+        report.batch = report.batch.or(self.row.batch);
+        report.backup_id = report.backup_id.or(self.backup.as_ref().map(|backup| backup.id));
+        report.migrations = std::mem::take(&mut self.reports);
+        self.row.finished_at = Some(clock::now());
+        self.row.outcome = serde_json::to_value(report.outcome).ok().and_then(|value| value.as_str().map(str::to_owned));
+        self.row.exit_code = Some(i32::from(report.exit_code));
+        self.row.database_state = Some(report.database.clone());
+        self.row.error = report.error.clone();
+        if self.live.session.is_closed()
+            && let Err(error) = self.live.reconnect(self.ctx).await
+        {
+            self.ctx.progress.warn(format!("the run could not be recorded in the database: {error}"));
+        }
+        if !self.live.session.is_closed() {
+            let detail = serde_json::json!({
+                "outcome": self.row.outcome, "exit_code": report.exit_code, "database": report.database,
+                "backup": report.backup_id, "error": report.error,
+            });
+            let client = self.live.session.client();
+            let recorded = async {
+                control::put_run(client, &self.row).await?;
+                control::audit(client, Some(self.id), &format!("{} finished", self.row.command), &detail, None).await?;
+                control::clear_lock(client, Some(self.id)).await
+            };
+            if let Err(error) = recorded.await {
+                self.ctx.progress.warn(format!("the run could not be recorded in the database: {error}"));
+            }
+        }
+        // A run that was not brought back stays open: `recover` takes it up again.
+        if report.outcome != Outcome::NotRecovered {
+            let outcome = self.row.outcome.clone().unwrap_or_default();
+            if let Err(error) = self.journal.record(Step::Closed { outcome, database: report.database.clone() }) {
+                self.ctx.progress.warn(format!("the journal could not be closed: {error}"));
+            }
+        }
+        let Live { guard, session, .. } = self.live;
+        session.close().await;
+        if let Err(error) = guard.release().await {
+            self.ctx.progress.warn(format!("the lock could not be released in order: {error}"));
+        }
+        report
+    }
+}
+
+pub(super) fn pending_report(migration: &Migration) -> MigrationReport {
+    MigrationReport {
+        version: migration.version.to_string(),
+        name: migration.name.clone(),
+        status: "pending".to_owned(),
+        reason: "pending".to_owned(),
+        duration_ms: 0,
+        error: None,
+    }
+}
+
+/// A run whose journal is not closed.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    /// Whose.
+    pub lineage: Lineage,
+    /// Which.
+    pub run: RunId,
+    /// What it wrote down.
+    pub entries: Vec<Entry>,
+}
+
+impl Unfinished {
+    /// The first step.
+    pub fn opened(&self) -> Option<(&str, &str, u32, &str)> {
+        match &self.entries.first()?.step {
+            Step::Opened { command, database, database_oid, holder, .. } => Some((command, database, *database_oid, holder)),
+            _ => None,
+        }
+    }
+
+    /// What it set out to do.
+    pub fn intent(&self) -> Option<Intent> {
+        match &self.entries.first()?.step {
+            Step::Opened { settings, .. } => serde_json::from_value(settings.clone()).ok(),
+            _ => None,
+        }
+    }
+
+    /// The backups that it made or was asked to restore.
+    pub fn backups(&self) -> Vec<BackupId> {
+        let made = self.entries.iter().filter_map(|entry| match entry.step {
+            Step::BackupComplete { backup, .. } | Step::ScratchBegan { backup, .. } | Step::InPlaceBegan { backup } => Some(backup),
+            _ => None,
+        });
+        made.chain(self.intent().and_then(|intent| intent.backup)).collect()
+    }
+}
+
+/// The unfinished runs of a lineage, oldest first. A journal that was altered is an error.
+pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinished>> {
+    let store = ctx.store.clone();
+    let key = ctx.keys()?.clone();
+    blocking(move || {
+        let mut found = Vec::new();
+        for run in store.runs(lineage)? {
+            let log = StoreLog { store: store.clone(), lineage, run };
+            // Any of the held keys may have been the primary one when the run began.
+            let mut entries = None;
+            let mut refused = None;
+            for master in key.keys() {
+                match crate::journal::load(&log, lineage, run, &master.journal_key()) {
+                    Ok(read) => {
+                        entries = Some(read);
+                        break;
+                    }
+                    Err(error) => refused = refused.or(Some(error)),
+                }
+            }
+            let entries = match (entries, refused) {
+                (Some(entries), _) => entries,
+                (None, Some(error)) => return Err(error),
+                (None, None) => continue,
+            };
+            if !entries.iter().any(|entry| matches!(entry.step, Step::Closed { .. })) && !entries.is_empty() {
+                found.push(Unfinished { lineage, run, entries });
+            }
+        }
+        Ok(found)
+    })
+    .await
+}
+
+/// The backups that unfinished runs need, for retention. When a journal cannot be read, the error says
+/// so, and nothing is to be pruned.
+pub async fn needed_backups(ctx: &Context, lineage: Lineage) -> Result<BTreeMap<BackupId, RunId>> {
+    let mut needed = BTreeMap::new();
+    for run in unfinished(ctx, lineage).await? {
+        for backup in run.backups() {
+            needed.insert(backup, run.run);
+        }
+    }
+    Ok(needed)
+}

@@ -1,0 +1,109 @@
+//! A backup's archive as the loader wants it: table of contents, rows by table, large objects.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::backup::Taken;
+use super::context::Context;
+use crate::archive::{BlockEntry, BlockRows, Index, RandomReader, StreamId, Toc};
+use crate::error::{Error, Result};
+use crate::keys::SubKeys;
+use crate::postgres::load::{DataSource, LoadPlan, TableLoad};
+
+/// One stream of a backup, opened for reading in any order.
+struct ArchiveSource {
+    reader: RandomReader,
+    index: Arc<Index>,
+    digest_key: [u8; 16],
+}
+
+impl ArchiveSource {
+    fn range(&self, start: u64, end: u64) -> Result<Box<dyn Read + Send>> {
+        Ok(self.reader.range(start, end)?)
+    }
+
+    fn block(&self, block: usize) -> Result<&BlockEntry> {
+        self.index.blocks.get(block).ok_or_else(|| Error::verification(format!("the archive has no data block {block}")))
+    }
+}
+
+impl DataSource for ArchiveSource {
+    fn table_of_contents(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.range(0, self.index.toc_bytes)?
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::verification("the table of contents could not be read").because(error))?;
+        Ok(bytes)
+    }
+
+    fn with_large_objects(&self) -> Result<Option<Box<dyn Read + Send>>> {
+        let mut parts: Box<dyn Read + Send> = self.range(0, self.index.toc_bytes)?;
+        let mut any = false;
+        for block in self.index.blocks.iter().filter(|block| block.large_objects) {
+            parts = Box::new(parts.chain(self.range(block.start, block.end)?));
+            any = true;
+        }
+        Ok(any.then_some(parts))
+    }
+
+    fn whole(&self) -> Result<Box<dyn Read + Send>> {
+        self.range(0, self.index.raw_bytes)
+    }
+
+    fn rows(&self, block: usize) -> Result<Box<dyn Read + Send>> {
+        let entry = self.block(block)?;
+        let bytes = self.range(entry.start, entry.end)?;
+        Ok(Box::new(BlockRows::new(bytes, entry, self.digest_key)?))
+    }
+}
+
+/// How to load a backup, and its table of contents.
+pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
+    let stream = backup
+        .manifest
+        .sealed
+        .streams
+        .first()
+        .ok_or_else(|| Error::verification(format!("backup `{}` has no stream", backup.id)))?;
+    let lineage = backup.manifest.clear.lineage;
+    let object = ctx.store.open_stream(lineage, backup.id, stream.number)?;
+    let index = Arc::new(stream.index.clone());
+    let id = StreamId { lineage, backup: backup.id, stream: stream.number };
+    let source = ArchiveSource {
+        reader: RandomReader::new(object, id, &backup.keys, index.clone())?,
+        index: index.clone(),
+        digest_key: digest_key(&backup.keys),
+    };
+    let toc = Toc::parse(&source.table_of_contents()?)?;
+    let tables = index
+        .blocks
+        .iter()
+        .enumerate()
+        .filter(|(_, block)| !block.large_objects)
+        .map(|(number, block)| TableLoad {
+            block: number,
+            table: format!("{}.{}", block.namespace.lossy(), block.table.lossy()),
+            copy_statement: block.copy_statement.0.clone(),
+            rows: block.digest.rows,
+            bytes: block.data_bytes,
+        })
+        .collect();
+    let plan = LoadPlan {
+        source: Arc::new(source),
+        tables,
+        encoding: toc.encoding().unwrap_or_else(|| backup.manifest.sealed.properties.encoding.clone()),
+        jobs: ctx.settings.backup.jobs.max(2),
+        role: None,
+        total_bytes: index.raw_bytes,
+    };
+    Ok((plan, toc))
+}
+
+fn digest_key(keys: &SubKeys) -> [u8; 16] {
+    keys.digest
+}
+
+/// Copies a reader to its end, for callers that only want it authenticated.
+pub fn drain(reader: &mut dyn Read) -> io::Result<u64> {
+    io::copy(reader, &mut io::sink())
+}

@@ -1,0 +1,190 @@
+//! `status`: where the database stands, in one look.
+
+use serde::Serialize;
+
+use super::apply::{self, applied_of};
+use super::catalog::{self, Item};
+use super::context::{Context, blocking};
+use super::run::unfinished;
+use crate::clock::Time;
+use crate::control::{self, LockRow, MigrationRow};
+use crate::error::Result;
+use crate::migration::plan::{self, Selection};
+use crate::postgres::{databases, guard};
+
+/// A pending migration.
+#[derive(Clone, Debug, Serialize)]
+pub struct PendingLine {
+    /// Version.
+    pub version: String,
+    /// Name.
+    pub name: String,
+    /// The file's name.
+    pub file: String,
+    /// Why it is pending.
+    pub reason: String,
+}
+
+/// Everything that `status` shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The database's name.
+    pub database: String,
+    /// The state of the database in one line.
+    pub state: String,
+    /// The command to run next, when there is one.
+    pub next: Option<String>,
+    /// Files in the folder.
+    pub total: usize,
+    /// Applied migrations.
+    pub applied: usize,
+    /// Failed attempts that are not reset.
+    pub failed: usize,
+    /// What would be applied.
+    pub pending: Vec<PendingLine>,
+    /// Things to know about the plan.
+    pub notes: Vec<String>,
+    /// Files that are no migrations, and why.
+    pub skipped: Vec<String>,
+    /// What makes the plan invalid.
+    pub errors: Vec<String>,
+    /// The last batch.
+    pub last_batch: Option<i32>,
+    /// When it was applied.
+    pub last_applied_at: Option<Time>,
+    /// Whether nothing is pending.
+    pub up_to_date: bool,
+    /// The newest good backup.
+    pub last_backup: Option<Item>,
+    /// When a backup was drilled last.
+    pub last_drill: Option<Time>,
+    /// Who holds the lock.
+    pub lock: Option<LockRow>,
+    /// Runs that are not finished.
+    pub unfinished: Vec<String>,
+    /// Databases that swaps have kept.
+    pub aside: Vec<String>,
+    /// The folder.
+    pub folder: Option<String>,
+    /// The layout, and why it was chosen.
+    pub layout: Option<String>,
+}
+
+/// Looks. Writes nothing, and needs no key: what a key would tell more is left out then.
+pub async fn status(ctx: &Context) -> Result<Status> {
+    let mut status = Status {
+        database: ctx.target.database().to_owned(),
+        state: String::new(),
+        next: None,
+        total: 0,
+        applied: 0,
+        failed: 0,
+        pending: Vec::new(),
+        notes: Vec::new(),
+        skipped: Vec::new(),
+        errors: Vec::new(),
+        last_batch: None,
+        last_applied_at: None,
+        up_to_date: false,
+        last_backup: None,
+        last_drill: None,
+        lock: None,
+        unfinished: Vec::new(),
+        aside: Vec::new(),
+        folder: None,
+        layout: None,
+    };
+    if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await
+        && let Some(found) = databases::find(&maintenance, ctx.target.database()).await?
+        && !found.allows_connections
+    {
+        status.state = format!("CLOSED: a run was stopped while it was replacing `{}`", found.name);
+        status.next = Some("ripcord recover".to_owned());
+        return Ok(status);
+    }
+    let session = ctx.connect("status").await?;
+    let mut rows: Vec<MigrationRow> = Vec::new();
+    let lineage = super::context::lineage_of(&session).await?;
+    if let Some(lineage) = lineage {
+        rows = control::migrations(session.client()).await?;
+        status.lock = control::lock_row(session.client()).await?;
+        let backups = control::backups(session.client()).await?;
+        let items = catalog::list(ctx, lineage, &backups, &std::collections::BTreeMap::new()).await?;
+        status.last_drill = items.iter().filter_map(|item| item.drilled_at).max();
+        status.last_backup = items.into_iter().find(|item| matches!(item.status.as_str(), "verified" | "complete") && item.purpose != "safety");
+        if ctx.keys.is_ok() {
+            status.unfinished = unfinished(ctx, lineage).await?.into_iter().map(|run| run.run.to_string()).collect();
+        }
+        if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await {
+            status.aside = databases::list_aside(&maintenance, Some(lineage)).await?.into_iter().map(|database| database.name).collect();
+        }
+    }
+    session.close().await;
+    read_plan(ctx, &rows, &mut status);
+    conclude(&mut status, lineage.is_some());
+    Ok(status)
+}
+
+fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
+    let applied: Vec<_> = rows.iter().filter(|row| matches!(row.state.as_str(), "applied" | "baseline")).cloned().collect();
+    status.applied = applied.len();
+    status.failed = rows.iter().filter(|row| row.state == "failed" && !applied.iter().any(|done| done.version == row.version)).count();
+    status.last_batch = applied.iter().map(|row| row.batch).max();
+    status.last_applied_at = applied.iter().map(|row| row.applied_at).max();
+    match apply::read_folder(ctx) {
+        Err(error) => status.errors.push(error.one_line()),
+        Ok(folder) => {
+            let applied: Vec<_> = applied.into_iter().map(applied_of).collect();
+            let plan = plan::plan(&folder.migrations, &applied, &Selection::default(), ctx.settings.on_changed);
+            status.total = folder.migrations.len();
+            status.errors.extend(plan.errors.iter().map(crate::Error::one_line));
+            status.notes = plan.notes;
+            status.pending = plan
+                .pending
+                .into_iter()
+                .map(|pending| PendingLine {
+                    reason: if rows.iter().any(|row| row.state == "failed" && row.version == pending.migration.version.as_str()) {
+                        "failed before".to_owned()
+                    } else {
+                        pending.reason
+                    },
+                    version: pending.migration.version.to_string(),
+                    name: pending.migration.name,
+                    file: pending.migration.file_name,
+                })
+                .collect();
+            status.skipped = folder.skipped.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+            status.folder = Some(folder.path.display().to_string());
+            status.layout = Some(format!("{} ({})", folder.layout, folder.reason));
+        }
+    }
+    status.up_to_date = status.pending.is_empty() && status.errors.is_empty();
+}
+
+fn conclude(status: &mut Status, met: bool) {
+    let (state, next) = if !status.unfinished.is_empty() {
+        (format!("UNFINISHED: run `{}` died before its end", status.unfinished[0]), Some("ripcord recover"))
+    } else if !status.errors.is_empty() {
+        ("the folder and the database do not fit together".to_owned(), Some("ripcord validate"))
+    } else if !status.pending.is_empty() {
+        (format!("{} of {} migrations pending", status.pending.len(), status.total), Some("ripcord apply"))
+    } else if !met {
+        ("ripcord has not met this database yet, and nothing is pending".to_owned(), None)
+    } else {
+        (format!("up to date, {} migrations applied", status.applied), None)
+    };
+    status.state = state;
+    status.next = next.map(str::to_owned);
+}
+
+/// Leftovers of ripcord on the server, for `doctor`.
+pub async fn stray_scratch(ctx: &Context) -> Result<Vec<String>> {
+    let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
+    Ok(databases::list_scratch(&maintenance).await?.into_iter().map(|database| database.name).collect())
+}
+
+/// The lineages of the store that have something, for `doctor`.
+pub async fn lineages_in_store(ctx: &Context) -> Result<usize> {
+    let store = ctx.store.clone();
+    blocking(move || Ok(store.lineages()?.len())).await
+}

@@ -1,0 +1,259 @@
+//! A dump's contents → an empty database.
+
+mod child;
+mod rows;
+
+use std::io::Read;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{TEXT_SETTINGS, Target, Tools};
+use crate::error::{Error, Result};
+use crate::progress::{Event, Progress};
+use child::{Input, Memory, STDIN_PATH, run};
+
+/// The step that bytes are told of.
+const STEP: &str = "load";
+
+/// A table's rows to load.
+#[derive(Clone, Debug)]
+pub struct TableLoad {
+    /// For the data source.
+    pub block: usize,
+    /// `schema.table`, for messages.
+    pub table: String,
+    /// The dump's own COPY statement, in the database's encoding.
+    pub copy_statement: Vec<u8>,
+    /// Rows that must arrive.
+    pub rows: u64,
+    /// COPY text's bytes, for the order and the progress.
+    pub bytes: u64,
+}
+
+/// Where the bytes come from; implemented over an archive by the restore operation.
+pub trait DataSource: Send + Sync {
+    /// The dump's header and table of contents alone (`pg_restore` takes it as a dump without data).
+    fn table_of_contents(&self) -> Result<Vec<u8>>;
+    /// The same with the large objects' data blocks spliced in; `None` when there are none.
+    fn with_large_objects(&self) -> Result<Option<Box<dyn Read + Send>>>;
+    /// The whole dump, front to back.
+    fn whole(&self) -> Result<Box<dyn Read + Send>>;
+    /// One table's COPY text.
+    fn rows(&self, block: usize) -> Result<Box<dyn Read + Send>>;
+}
+
+/// What to load and how.
+#[derive(Clone)]
+pub struct LoadPlan {
+    /// Where the bytes come from.
+    pub source: Arc<dyn DataSource>,
+    /// The tables, any order.
+    pub tables: Vec<TableLoad>,
+    /// The dump's encoding, such as `UTF8`.
+    pub encoding: String,
+    /// Connections and pg_restore jobs at once.
+    pub jobs: u32,
+    /// Role that everything is done as, when not the target's own (`SET ROLE`).
+    pub role: Option<String>,
+    /// All plaintext bytes, for the progress.
+    pub total_bytes: u64,
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Rows by `schema.table`, as COPY counted them; empty when the whole dump was piped to pg_restore, which
+    /// counts none.
+    pub rows: Vec<(String, u64)>,
+    /// What pg_restore said on stderr without failing.
+    pub warnings: Vec<String>,
+}
+
+/// Loads into `target` (a fresh scratch database): pre-data from the table of contents, rows over `jobs`
+/// connections, largest first, large objects and sequence values, post-data with `-j`. The table of
+/// contents goes to pg_restore as a memfd, never as a file. Where names or statements cannot be sent as
+/// UTF-8 (SQL_ASCII, other encodings), the whole dump is piped to one pg_restore instead. Every row
+/// count is checked. Always `-e`.
+///
+/// pg_restore counts no rows: where the whole dump was piped, [`Loaded::rows`] is empty, and it is for the
+/// caller to read them back. Dropped, the children are ended and the connections closed; the database is
+/// then half loaded and good for nothing but being dropped.
+pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
+    let counter = Arc::new(Counter::new(progress, plan.total_bytes));
+    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: true };
+    if !is_utf8(plan) {
+        let input = stream(plan.source.whole()?, &counter);
+        let said = restore.run(&["--exit-on-error"], input, None, "the dump could not be loaded").await?;
+        return Ok(Loaded { rows: Vec::new(), warnings: said });
+    }
+    let source = Arc::clone(&plan.source);
+    let contents = blocking(move || source.table_of_contents()).await?;
+    let contents = Memory::new(&contents)?;
+    let memory = || Input::Memory(contents.clone());
+
+    // What the rows go into.
+    let before = ["--exit-on-error", "--section=pre-data", STDIN_PATH];
+    let mut warnings = restore.run(&before, memory(), None, "the schema could not be loaded").await?;
+
+    // The rows.
+    let rows = rows::load_all(target, plan, &counter).await?;
+
+    // What else is data: large objects, and the sequences' values.
+    if let Some(list) = restore.other_data(memory()).await? {
+        let list = Memory::new(&list)?;
+        let failed = "large objects and sequence values could not be loaded";
+        let source = Arc::clone(&plan.source);
+        warnings.extend(match blocking(move || source.with_large_objects()).await? {
+            Some(reader) => {
+                let arguments = ["--exit-on-error", "--section=data"];
+                restore.run(&arguments, stream(reader, &counter), Some(&list), failed).await?
+            }
+            None => {
+                let arguments = ["--exit-on-error", "--section=data", STDIN_PATH];
+                restore.run(&arguments, memory(), Some(&list), failed).await?
+            }
+        });
+    }
+
+    // Indexes, constraints, triggers, the refresh of materialized views.
+    let jobs = format!("--jobs={}", plan.jobs.max(1));
+    let after = ["--exit-on-error", "--section=post-data", &jobs, STDIN_PATH];
+    let failed = "indexes, constraints and triggers could not be loaded";
+    warnings.extend(restore.run(&after, memory(), None, failed).await?);
+    Ok(Loaded { rows, warnings })
+}
+
+/// In place: pipes the whole dump to `pg_restore -1 --clean --if-exists -e` in `target`. All of it is one
+/// transaction: on an error the database is as it was.
+pub async fn load_in_place(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
+    let counter = Arc::new(Counter::new(progress, plan.total_bytes));
+    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: false };
+    let arguments = ["--exit-on-error", "--single-transaction", "--clean", "--if-exists"];
+    let input = stream(plan.source.whole()?, &counter);
+    let said = restore.run(&arguments, input, None, "the dump could not be loaded in place").await?;
+    Ok(Loaded { rows: Vec::new(), warnings: said })
+}
+
+/// Whether everything can go through our own sessions, which speak UTF-8.
+fn is_utf8(plan: &LoadPlan) -> bool {
+    matches!(plan.encoding.to_ascii_uppercase().as_str(), "UTF8" | "UTF-8")
+        && plan.tables.iter().all(|table| std::str::from_utf8(&table.copy_statement).is_ok())
+}
+
+/// pg_restore into one database.
+struct Restore<'a> {
+    tools: &'a Tools,
+    target: &'a Target,
+    role: Option<&'a str>,
+    /// The database is new and of no use before the load has ended.
+    fresh: bool,
+}
+
+impl Restore<'_> {
+    /// Runs it with these arguments, and returns what it said.
+    async fn run(
+        &self,
+        arguments: &[&str],
+        input: Input,
+        list: Option<&Memory>,
+        failed: &'static str,
+    ) -> Result<Vec<String>> {
+        let mut command = self.command();
+        // An empty name leaves the choice to PGDATABASE, which takes any name as it is.
+        command.args(["--no-password", "--dbname="]);
+        if let Some(role) = self.role {
+            command.arg(format!("--role={role}"));
+        }
+        command.args(arguments);
+        Ok(run(command, input, list, failed).await?.stderr)
+    }
+
+    /// The list, for `--use-list`, of the data entries that are not tables' rows; `None` when there are none.
+    async fn other_data(&self, contents: Input) -> Result<Option<Vec<u8>>> {
+        let mut command = self.command();
+        command.args(["--list", "--section=data", STDIN_PATH]);
+        let listed = run(command, contents, None, "the table of contents could not be listed").await?.stdout;
+        let mut list = Vec::new();
+        for line in listed.split_inclusive(|byte| *byte == b'\n').filter(|line| is_other_data(line)) {
+            list.extend_from_slice(line);
+        }
+        Ok((!list.is_empty()).then_some(list))
+    }
+
+    fn command(&self) -> Command {
+        // How the dump wrote its values; and our own fence must not stop us.
+        let mut settings = TEXT_SETTINGS.to_vec();
+        settings.push(("default_transaction_read_only", "off"));
+        if self.fresh {
+            // A crash loses the scratch database anyway, and the swap's commit waits for all before it.
+            settings.push(("synchronous_commit", "off"));
+        }
+        let mut command = Command::new(&self.tools.pg_restore);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .envs(self.target.child_environment());
+        command.env("PGOPTIONS", self.target.child_options(&settings));
+        command
+    }
+}
+
+/// A line of `pg_restore --list` (`3470; 0 0 SEQUENCE SET public sq owner`) that is no table's rows.
+fn is_other_data(line: &[u8]) -> bool {
+    let mut words = line.splitn(4, |byte| *byte == b' ');
+    let is_entry = words.next().is_some_and(|id| id.ends_with(b";") && id.len() > 1);
+    is_entry && words.nth(2).is_some_and(|rest| !rest.starts_with(b"TABLE DATA "))
+}
+
+fn stream(reader: Box<dyn Read + Send>, counter: &Arc<Counter>) -> Input {
+    let counter = Arc::clone(counter);
+    Input::Stream(reader, Box::new(move |bytes| counter.add(bytes, None)))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::failed("the backup could not be read").because(error))?
+}
+
+/// Bytes so far, told as they move.
+struct Counter {
+    progress: Progress,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl Counter {
+    fn new(progress: &Progress, total: u64) -> Counter {
+        Counter { progress: progress.clone(), done: AtomicU64::new(0), total }
+    }
+
+    fn add(&self, bytes: u64, table: Option<&str>) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = (self.total > 0).then_some(self.total);
+        self.progress.tell(Event::Bytes { step: STEP, done, total, table: table.map(str::to_owned) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_rows_are_left_out_of_the_list() {
+        for line in [
+            &b"3470; 0 0 SEQUENCE SET public sq owner\n"[..],
+            b"3465; 0 0 BLOBS - BLOBS \n",
+            b"3464; 2613 16501 BLOB METADATA - 16501 owner\n",
+            b"3474; 0 0 COMMENT - LARGE OBJECT 16501 owner\n",
+            b"9; 0 0 SEQUENCE SET TABLE DATA x \xe9\n",
+        ] {
+            assert!(is_other_data(line), "{}", String::from_utf8_lossy(line));
+        }
+        for line in [&b"3455; 0 16440 TABLE DATA public fa owner\n"[..], b";\n", b"; Selected TOC Entries:\n", b"\n"] {
+            assert!(!is_other_data(line), "{}", String::from_utf8_lossy(line));
+        }
+    }
+}
