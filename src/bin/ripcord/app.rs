@@ -13,6 +13,7 @@ use ripcord::{Error, Result};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
+use crate::args::Reach;
 use crate::config::{self, Resolved};
 use crate::render::Renderer;
 use crate::render::events::Events;
@@ -49,9 +50,12 @@ impl App {
         out: Arc<Renderer>,
         scrubber: Arc<Scrubber>,
         stop: watch::Receiver<bool>,
+        reach: Reach,
     ) -> Result<App> {
         scrubber.add(config::secrets(&resolved));
-        if let Some(folder) = &resolved.settings.logs_dir {
+        if let Some(folder) = &resolved.settings.logs_dir
+            && reach != Reach::Nothing
+        {
             out.log_to(crate::render::log::Log::open(folder)?);
         }
         for note in &resolved.notes {

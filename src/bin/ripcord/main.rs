@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use futures_util::FutureExt;
+use ripcord::error::Kind;
 use ripcord::{Error, Result};
 use tokio::sync::watch;
 
@@ -77,6 +79,7 @@ async fn run(cli: Cli) -> Exit {
     };
     style.verbosity = resolved.verbosity;
     let out = Arc::new(Renderer::new(style, Arc::clone(&scrubber)));
+    tell_panics(Arc::clone(&out));
     // The sender must live as long as the work where nobody takes signals.
     let (_quiet, never) = watch::channel(false);
     let stop = if reach.leaves_something() {
@@ -84,15 +87,45 @@ async fn run(cli: Cli) -> Exit {
     } else {
         Ok(never)
     };
-    let app = stop.and_then(|stop| App::new(resolved, Arc::clone(&out), scrubber, stop));
+    let app = stop.and_then(|stop| App::new(resolved, Arc::clone(&out), scrubber, stop, reach));
     let result = match app {
-        Ok(app) => dispatch(&app, command.clone()).await,
+        Ok(app) => without_panic(reach, dispatch(&app, command.clone())).await,
         Err(error) => Err(error),
     };
     match result {
         Ok(exit) => exit,
         Err(error) => fail(&out, &command, &error),
     }
+}
+
+/// A defect of ours must not end in an exit code that means something else. What a panic left of the
+/// database is not known where a command changes it.
+async fn without_panic(reach: Reach, work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    let panicked = match std::panic::AssertUnwindSafe(work).catch_unwind().await {
+        Ok(result) => return result,
+        Err(panicked) => panicked,
+    };
+    let what = panicked
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panicked.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    let kind = match reach.changes() {
+        true => Kind::NotRecovered,
+        false => Kind::Failed,
+    };
+    Err(Error::new(kind, "a defect in ripcord ended the command")
+        .because(what)
+        .hint("ripcord recover"))
+}
+
+/// Where a panic happened, through the scrubber like everything else.
+fn tell_panics(out: Arc<Renderer>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        if let Some(place) = panic.location() {
+            out.warn(&format!("defect at {}:{}", place.file(), place.line()));
+        }
+    }));
 }
 
 /// `DRY_RUN=true` promises that nothing changes: a command that cannot keep it does not begin.
@@ -192,7 +225,8 @@ fn usage_error(error: &clap::Error) -> u8 {
             .flat_map(|word| render::scrub::passwords_in(word)),
     );
     let text = error.render().to_string();
-    let help = format!("{} --help", command_typed(&words));
+    let typed = command_typed(&words);
+    let help = format!("{typed} --help");
     let mut wrong = Error::usage(usage_fact(error, &text));
     for line in text.lines().skip(1) {
         if let Some(tip) = line.trim().strip_prefix("tip: ") {
@@ -205,7 +239,11 @@ fn usage_error(error: &clap::Error) -> u8 {
         }
     }
     let wrong = wrong.hint(help);
-    Renderer::new(style, Arc::new(scrubber)).error("ripcord", &wrong, None);
+    Renderer::new(style, Arc::new(scrubber)).error(
+        typed.trim_start_matches("ripcord "),
+        &wrong,
+        None,
+    );
     wrong.kind().exit_code()
 }
 

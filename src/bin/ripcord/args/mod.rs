@@ -12,8 +12,8 @@ pub use overrides::Overrides;
 
 /// The table that `--help` opens with, and a line on the exit codes that scripts read.
 const OVERVIEW: &str = "\
-Keeps a PostgreSQL database safe while it changes: an encrypted backup first, then the migrations, then
-checks, and the database brought back, with proof, when something fails.
+Keeps a PostgreSQL database safe while it changes: an encrypted backup first, then the
+migrations, then checks, and the database brought back, with proof, when something fails.
 
 I want to…                                       command
   deploying
@@ -39,9 +39,9 @@ I want to…                                       command
     see and drop databases that were replaced    ripcord aside list";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done · 1 failed or invalid, database unchanged · 2 usage or configuration · 3 failed and
-brought back · 4 failed and NOT brought back · 5 another run holds the lock · 6 verification failed ·
-7 stopped for approval or policy";
+Exit codes: 0 done · 1 failed or invalid, database unchanged · 2 usage or configuration ·
+3 failed and brought back · 4 failed and NOT brought back · 5 another run holds the lock ·
+6 verification failed · 7 stopped for approval or policy";
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -104,7 +104,7 @@ impl Renderer {
     /// A line of JSON, on stdout.
     pub fn json(&self, value: Value) {
         if self.style.json {
-            self.stdout(&self.scrubber.json(value).to_string());
+            self.stdout(&result::line(self.scrubber.json(value)));
         }
     }
 

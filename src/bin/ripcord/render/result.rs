@@ -112,6 +112,21 @@ pub fn list_json<T: Serialize>(command: &str, outcome: Outcome, items: &[T]) -> 
     })
 }
 
+/// One line of output. What kind of line it is comes first: people read it too.
+pub fn line(mut value: Value) -> String {
+    let Some(event) = value
+        .as_object_mut()
+        .and_then(|fields| fields.remove("event"))
+    else {
+        return value.to_string();
+    };
+    let rest = value.to_string();
+    match rest.strip_prefix('{') {
+        Some("}") | None => format!("{{\"event\":{event}}}"),
+        Some(rest) => format!("{{\"event\":{event},{rest}"),
+    }
+}
+
 fn with_event(event: &str, value: &impl Serialize) -> Value {
     let mut object = serde_json::Map::new();
     object.insert("event".to_owned(), Value::String(event.to_owned()));
@@ -193,6 +208,17 @@ mod tests {
         assert_eq!(json["outcome"], "restored");
         assert_eq!(json["exit_code"], 3);
         assert!(json.get("failure").is_none());
+    }
+
+    #[test]
+    fn a_line_begins_with_its_event() {
+        let value = json!({"a": 1, "event": "note"});
+        assert_eq!(line(value.clone()), r#"{"event":"note","a":1}"#);
+        assert_eq!(
+            serde_json::from_str::<Value>(&line(value.clone())).unwrap(),
+            value
+        );
+        assert_eq!(line(json!({"event": "x"})), r#"{"event":"x"}"#);
     }
 
     #[test]
