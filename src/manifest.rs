@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::inventory::Inventory;
-use crate::archive::seal::{
-    FrameKey, Salt, Section, expect_end, new_salt, read_section, write_section,
-};
+use crate::archive::seal::{FrameKey, Salt, Section, expect_end, new_salt, read_section, write_section};
 use crate::archive::{ArchiveError, FORMAT, Fingerprint, Index, StreamId};
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -220,10 +218,7 @@ const LEVEL: i32 = 9;
 pub fn encode(clear: &Clear, wraps: &[Wrap], sealed: &Sealed, keys: &SubKeys) -> Result<Vec<u8>> {
     let name = format!("the manifest of backup `{}`", clear.backup);
     if clear.format != FORMAT || clear.kind != KIND {
-        return Err(Error::failed(format!(
-            "{name} would have format {} and kind `{}`",
-            clear.format, clear.kind
-        )));
+        return Err(Error::failed(format!("{name} would have format {} and kind `{}`", clear.format, clear.kind)));
     }
     agree(&name, clear, sealed)?;
     let clear_json = json(&name, clear)?;
@@ -243,9 +238,7 @@ pub fn encode(clear: &Clear, wraps: &[Wrap], sealed: &Sealed, keys: &SubKeys) ->
 pub fn rewrap(bytes: &[u8], wraps: &[Wrap]) -> Result<Vec<u8>> {
     let parts = Parts::of("the manifest", bytes)?;
     if wraps.is_empty() {
-        return Err(Error::failed(
-            "a manifest without a wrapped key opens for nobody",
-        ));
+        return Err(Error::failed("a manifest without a wrapped key opens for nobody"));
     }
     let mut file = start("the manifest", parts.clear, wraps)?;
     file.extend_from_slice(&parts.salt);
@@ -258,10 +251,7 @@ pub fn rewrap(bytes: &[u8], wraps: &[Wrap]) -> Result<Vec<u8>> {
 pub fn decode_clear(bytes: &[u8]) -> Result<UnverifiedManifest> {
     let name = "the manifest";
     let parts = Parts::of(name, bytes)?;
-    Ok(UnverifiedManifest {
-        clear: parts.read_clear(name)?,
-        wraps: parts.read_wraps(name)?,
-    })
+    Ok(UnverifiedManifest { clear: parts.read_clear(name)?, wraps: parts.read_wraps(name)? })
 }
 
 /// Opens a manifest with the keys held, and checks that path (`expected_*`), clear part and sealed
@@ -291,11 +281,7 @@ pub fn decode(
     let subkeys = keys.unwrap(expected_backup, &wraps)?.subkeys();
     let sealed = parts.open_sealed(&name, &subkeys, &clear)?;
     agree(&name, &clear, &sealed)?;
-    let manifest = Manifest {
-        clear,
-        wraps,
-        sealed,
-    };
+    let manifest = Manifest { clear, wraps, sealed };
     Ok((manifest, subkeys))
 }
 
@@ -313,9 +299,7 @@ impl<'a> Parts<'a> {
         let cut = || Error::verification(format!("{name} is cut off"));
         let (magic, rest) = bytes.split_at(bytes.len().min(MAGIC.len()));
         if !MAGIC.starts_with(magic) {
-            return Err(Error::verification(format!(
-                "{name} is not a ripcord manifest"
-            )));
+            return Err(Error::verification(format!("{name} is not a ripcord manifest")));
         }
         let (format, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
         let format = u32::from_le_bytes(*format);
@@ -325,12 +309,7 @@ impl<'a> Parts<'a> {
         let (clear, rest) = part(rest).ok_or_else(cut)?;
         let (wraps, rest) = part(rest).ok_or_else(cut)?;
         let (salt, frames) = rest.split_first_chunk::<32>().ok_or_else(cut)?;
-        Ok(Parts {
-            clear,
-            wraps,
-            salt: *salt,
-            frames,
-        })
+        Ok(Parts { clear, wraps, salt: *salt, frames })
     }
 
     fn read_clear(&self, name: &str) -> Result<Clear> {
@@ -365,9 +344,7 @@ impl<'a> Parts<'a> {
         let sealed = read_section(&key, limit, &mut frames)
             .and_then(|sealed| expect_end(&mut frames).map(|()| sealed))
             .map_err(|error| match error {
-                ArchiveError::TrailingBytes => {
-                    Error::verification(format!("something follows the end of {name}"))
-                }
+                ArchiveError::TrailingBytes => Error::verification(format!("something follows the end of {name}")),
                 error => Error::from(error).context(format!("{name} is damaged or was changed")),
             })?;
         read_json(name, "sealed part", &sealed)
@@ -396,11 +373,7 @@ fn start(name: &str, clear_json: &[u8], wraps: &[Wrap]) -> Result<Vec<u8>> {
 
 /// Binds the sealed part to the bytes of the clear one, and both to lineage and backup.
 fn sealed_key(keys: &SubKeys, salt: &Salt, clear: &Clear, clear_json: &[u8]) -> FrameKey {
-    let id = StreamId {
-        lineage: clear.lineage,
-        backup: clear.backup,
-        stream: 0,
-    };
+    let id = StreamId { lineage: clear.lineage, backup: clear.backup, stream: 0 };
     let extra = Sha256::digest(clear_json);
     FrameKey::new(&keys.manifest, salt, Section::Manifest, id, &extra)
 }
@@ -413,26 +386,14 @@ fn agree(name: &str, clear: &Clear, sealed: &Sealed) -> Result<()> {
         )))
     };
     if clear.backup != sealed.backup {
-        return differ(
-            "backup",
-            clear.backup.to_string(),
-            sealed.backup.to_string(),
-        );
+        return differ("backup", clear.backup.to_string(), sealed.backup.to_string());
     }
     if clear.lineage != sealed.lineage {
-        return differ(
-            "lineage",
-            clear.lineage.to_string(),
-            sealed.lineage.to_string(),
-        );
+        return differ("lineage", clear.lineage.to_string(), sealed.lineage.to_string());
     }
     if clear.created_at != sealed.created_at {
         let told = |time: Time| time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
-        return differ(
-            "created at",
-            told(clear.created_at),
-            told(sealed.created_at),
-        );
+        return differ("created at", told(clear.created_at), told(sealed.created_at));
     }
     Ok(())
 }
@@ -456,9 +417,8 @@ fn too_large(name: &str) -> Error {
 }
 
 fn json<T: Serialize + ?Sized>(name: &str, value: &T) -> Result<Vec<u8>> {
-    let text = serde_json::to_vec(value).map_err(|error| {
-        Error::failed(format!("{name} cannot be written as JSON")).because(error)
-    })?;
+    let text = serde_json::to_vec(value)
+        .map_err(|error| Error::failed(format!("{name} cannot be written as JSON")).because(error))?;
     check_size(name, text.len())?;
     Ok(text)
 }

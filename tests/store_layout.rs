@@ -17,10 +17,8 @@ use ripcord::store::{Mark, ObjectMeta, ObjectWriter, Objects, Store};
 use tempfile::TempDir;
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -37,9 +35,7 @@ fn a_store_is_opened_by_path_and_by_file_url() {
     let error = Store::open("s3://bucket/prefix").err().unwrap();
     assert_eq!(error.kind(), Kind::Usage);
     fs::write(folder.path().join("file"), b"").unwrap();
-    let error = Store::open(folder.path().join("file").to_str().unwrap())
-        .err()
-        .unwrap();
+    let error = Store::open(folder.path().join("file").to_str().unwrap()).err().unwrap();
     assert!(error.message().contains("cannot be used"), "{error}");
 }
 
@@ -53,9 +49,7 @@ fn backup(store: &Store, lineage: Lineage) -> BackupId {
     let id = BackupId::new();
     for stream in 0..2 {
         let mut writer = store.begin_stream(lineage, id, stream).unwrap();
-        writer
-            .write_all(format!("stream {stream}").as_bytes())
-            .unwrap();
+        writer.write_all(format!("stream {stream}").as_bytes()).unwrap();
         writer.finish().unwrap();
     }
     store.commit_manifest(lineage, id, b"manifest").unwrap();
@@ -63,10 +57,7 @@ fn backup(store: &Store, lineage: Lineage) -> BackupId {
 }
 
 fn tag(text: &str) -> Mark {
-    Mark::Tag {
-        at: clock::now(),
-        tag: text.to_owned(),
-    }
+    Mark::Tag { at: clock::now(), tag: text.to_owned() }
 }
 
 #[test]
@@ -87,9 +78,7 @@ fn a_backup_exists_when_its_manifest_does() {
     assert_eq!(store.backups(lineage).unwrap(), [first, running, last]);
     assert!(store.uncommitted(lineage).unwrap().is_empty());
     assert_eq!(store.manifest(lineage, running).unwrap(), b"now");
-    store
-        .replace_manifest(lineage, running, b"rewrapped")
-        .unwrap();
+    store.replace_manifest(lineage, running, b"rewrapped").unwrap();
     assert_eq!(store.manifest(lineage, running).unwrap(), b"rewrapped");
     let mut bytes = [0; 8];
     let stream = store.open_stream(lineage, first, 1).unwrap();
@@ -113,11 +102,7 @@ fn what_is_missing_is_told_by_its_name() {
     // Neither brings a deleted backup back.
     store.delete_backup(lineage, id).unwrap();
     assert!(store.replace_manifest(lineage, id, b"x").is_err());
-    assert!(
-        store
-            .mark(lineage, id, &Mark::Pinned { at: clock::now() })
-            .is_err()
-    );
+    assert!(store.mark(lineage, id, &Mark::Pinned { at: clock::now() }).is_err());
     assert!(store.lineages().unwrap().is_empty());
 }
 
@@ -127,16 +112,10 @@ fn marks_replace_those_of_their_kind() {
     let id = backup(&store, lineage);
     assert!(store.marks(lineage, id).unwrap().is_empty());
     let pinned = Mark::Pinned { at: clock::now() };
-    let verified = |level: &str| Mark::Verified {
-        at: clock::now(),
-        level: level.to_owned(),
-    };
+    let verified = |level: &str| Mark::Verified { at: clock::now(), level: level.to_owned() };
     let newest = verified("toc");
     let tags = [tag("v2"), tag("V2"), tag("release/1")];
-    for mark in [&pinned, &verified("archive"), &newest]
-        .into_iter()
-        .chain(&tags)
-    {
+    for mark in [&pinned, &verified("archive"), &newest].into_iter().chain(&tags) {
         store.mark(lineage, id, mark).unwrap();
     }
     store.mark(lineage, id, &tags[0]).unwrap();
@@ -192,19 +171,14 @@ fn the_journal_of_a_run_is_kept_in_order() {
     let (store, folder, lineage) = layout();
     let (first, second) = (RunId::new(), RunId::new());
     for (run, name) in [(second, "000000"), (first, "000001"), (first, "000000")] {
-        store
-            .append_step(lineage, run, name, name.as_bytes())
-            .unwrap();
+        store.append_step(lineage, run, name, name.as_bytes()).unwrap();
     }
     assert!(store.append_step(lineage, first, "000001", b"x").is_err());
     assert!(store.append_step(lineage, first, "../x", b"x").is_err());
     fs::create_dir(folder.path().join(format!("{lineage}/runs/old"))).unwrap();
     assert_eq!(store.runs(lineage).unwrap(), [first, second]);
     let steps = store.steps(lineage, first).unwrap();
-    assert_eq!(
-        steps,
-        ["000000", "000001"].map(|name| (name.to_owned(), name.as_bytes().to_vec()))
-    );
+    assert_eq!(steps, ["000000", "000001"].map(|name| (name.to_owned(), name.as_bytes().to_vec())));
     assert!(store.steps(lineage, RunId::new()).unwrap().is_empty());
     assert!(store.runs(Lineage::new()).unwrap().is_empty());
 }
@@ -280,9 +254,7 @@ fn a_removal_cut_short_anywhere_is_finished_by_the_next() {
         let (whole, folder, lineage) = layout();
         let id = backup(&whole, lineage);
         let kept = backup(&whole, lineage);
-        whole
-            .mark(lineage, id, &Mark::Pinned { at: clock::now() })
-            .unwrap();
+        whole.mark(lineage, id, &Mark::Pinned { at: clock::now() }).unwrap();
         whole.mark(lineage, id, &tag("v2")).unwrap();
         std::mem::forget(whole.begin_stream(lineage, id, 2).unwrap());
         let failing = Arc::new(FailsAtRemoval {
@@ -292,22 +264,10 @@ fn a_removal_cut_short_anywhere_is_finished_by_the_next() {
         });
         let store = Store::new(Arc::clone(&failing) as Arc<dyn Objects>);
         let result = store.delete_backup(lineage, id);
-        let removed: Vec<String> = failing
-            .removed
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|path| path.rsplit('/').next().unwrap().to_owned())
-            .collect();
+        let removed: Vec<String> =
+            failing.removed.lock().unwrap().iter().map(|path| path.rsplit('/').next().unwrap().to_owned()).collect();
         let own = id.to_string();
-        let order = [
-            "manifest",
-            "pinned",
-            "tag-v2",
-            "0.rip",
-            "1.rip",
-            own.as_str(),
-        ];
+        let order = ["manifest", "pinned", "tag-v2", "0.rip", "1.rip", own.as_str()];
         assert_eq!(removed, order[..cut.min(6)], "cut at {cut}");
         assert_eq!(result.is_ok(), cut == 6, "cut at {cut}");
         // Before the first removal it is a whole backup; after it, none at all.
@@ -321,9 +281,6 @@ fn a_removal_cut_short_anywhere_is_finished_by_the_next() {
         whole.delete_backup(lineage, id).unwrap();
         whole.delete_backup(lineage, id).unwrap();
         assert_eq!(whole.backups(lineage).unwrap(), [kept], "cut at {cut}");
-        assert!(
-            whole.uncommitted(lineage).unwrap().is_empty(),
-            "cut at {cut}"
-        );
+        assert!(whole.uncommitted(lineage).unwrap().is_empty(), "cut at {cut}");
     }
 }

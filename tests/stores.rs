@@ -33,12 +33,7 @@ fn each(case: impl Fn(&str, &dyn Objects)) {
 }
 
 fn paths(store: &dyn Objects, prefix: &str) -> Vec<String> {
-    store
-        .list(prefix)
-        .unwrap()
-        .into_iter()
-        .map(|object| object.path)
-        .collect()
+    store.list(prefix).unwrap().into_iter().map(|object| object.path).collect()
 }
 
 fn read(store: &dyn Objects, path: &str) -> Option<Vec<u8>> {
@@ -68,8 +63,7 @@ fn of_eight_that_create_one_name_exactly_one_wins() {
             let winner = Mutex::new(Vec::new());
             std::thread::scope(|scope| {
                 for thread in 0..8_u8 {
-                    let (store, path, barrier, wins, winner) =
-                        (&store, &path, &barrier, &wins, &winner);
+                    let (store, path, barrier, wins, winner) = (&store, &path, &barrier, &wins, &winner);
                     scope.spawn(move || {
                         barrier.wait();
                         match store.create(path, &[thread]) {
@@ -85,11 +79,7 @@ fn of_eight_that_create_one_name_exactly_one_wins() {
                 }
             });
             assert_eq!(wins.load(Ordering::SeqCst), 1, "{name}");
-            assert_eq!(
-                read(&*store, &path).unwrap(),
-                *winner.lock().unwrap(),
-                "{name}"
-            );
+            assert_eq!(read(&*store, &path).unwrap(), *winner.lock().unwrap(), "{name}");
         }
         assert_eq!(store.list("").unwrap().len(), 20, "{name}");
     }
@@ -120,10 +110,7 @@ fn a_stream_is_seen_when_it_is_finished() {
         writer.finish().unwrap();
         assert_eq!(
             store.list("x").unwrap(),
-            [ObjectMeta {
-                path: "x/0.rip".to_owned(),
-                size_bytes: 3_000_003
-            }],
+            [ObjectMeta { path: "x/0.rip".to_owned(), size_bytes: 3_000_003 }],
             "{name}"
         );
         let object = store.open("x/0.rip").unwrap().unwrap();
@@ -134,11 +121,7 @@ fn a_stream_is_seen_when_it_is_finished() {
         assert_eq!(object.read_at(3_000_000, &mut buffer).unwrap(), 3, "{name}");
         assert_eq!(buffer[..3], *b"end", "{name}");
         assert_eq!(object.read_at(9_000_000, &mut buffer).unwrap(), 0, "{name}");
-        assert_eq!(
-            object.read_at(u64::MAX, &mut buffer).unwrap_or(0),
-            0,
-            "{name}"
-        );
+        assert_eq!(object.read_at(u64::MAX, &mut buffer).unwrap_or(0), 0, "{name}");
     });
 }
 
@@ -206,10 +189,7 @@ fn what_is_not_there_is_none_and_no_error() {
         store.delete("no/such/object").unwrap();
         store.sweep("no/such").unwrap();
         let error = store.drop_cache("no/such/object").unwrap_err();
-        assert!(
-            error.one_line().contains("no/such/object"),
-            "{name}: {error}"
-        );
+        assert!(error.one_line().contains("no/such/object"), "{name}: {error}");
     });
 }
 
@@ -259,11 +239,7 @@ fn listing_is_sorted_and_bounded_by_the_folder() {
         }
         assert_eq!(paths(store, "b"), ["b/1", "b/2", "b/c/3"], "{name}");
         assert_eq!(paths(store, "b/"), ["b/1", "b/2", "b/c/3"], "{name}");
-        assert_eq!(
-            paths(store, ""),
-            ["a", "b/1", "b/2", "b/c/3", "ba/4"],
-            "{name}"
-        );
+        assert_eq!(paths(store, ""), ["a", "b/1", "b/2", "b/c/3", "ba/4"], "{name}");
         assert_eq!(store.folders("").unwrap(), ["b", "ba"], "{name}");
         assert_eq!(store.folders("b").unwrap(), ["c"], "{name}");
     });
@@ -275,10 +251,7 @@ fn reading_is_bounded() {
         store.create("ten", &[7; 10]).unwrap();
         assert_eq!(store.read("ten", 10).unwrap().unwrap(), [7; 10], "{name}");
         let error = store.read("ten", 9).unwrap_err();
-        assert!(
-            error.message().contains("larger than 9 bytes"),
-            "{name}: {error}"
-        );
+        assert!(error.message().contains("larger than 9 bytes"), "{name}: {error}");
         assert!(store.read("ten", u64::MAX).unwrap().is_some(), "{name}");
     });
 }
@@ -301,10 +274,7 @@ fn paths_that_lead_elsewhere_are_refused() {
             "a/.partial-1/b",
         ] {
             assert!(store.create(path, b"x").is_err(), "{name}: create {path:?}");
-            assert!(
-                store.replace(path, b"x").is_err(),
-                "{name}: replace {path:?}"
-            );
+            assert!(store.replace(path, b"x").is_err(), "{name}: replace {path:?}");
             assert!(store.begin(path).is_err(), "{name}: begin {path:?}");
             assert!(store.read(path, 1).is_err(), "{name}: read {path:?}");
             assert!(store.open(path).is_err(), "{name}: open {path:?}");
@@ -323,10 +293,7 @@ fn a_store_says_that_it_can_be_used_and_leaves_nothing_of_the_try() {
     each(|name, store| {
         store.check_writable().unwrap();
         assert!(paths(store, "").is_empty(), "{name}");
-        assert!(
-            store.free_bytes().unwrap().is_none_or(|free| free > 0),
-            "{name}"
-        );
+        assert!(store.free_bytes().unwrap().is_none_or(|free| free > 0), "{name}");
         assert!(!store.location().is_empty(), "{name}");
     });
 }
@@ -338,10 +305,8 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -354,10 +319,7 @@ fn files_are_0600_and_folders_0700() {
     store.create("a/b/created", b"x").unwrap();
     store.replace("a/b/replaced", b"x").unwrap();
     let mut writer = store.begin("a/b/streamed").unwrap();
-    let partial = names(&root.join("a/b"))
-        .into_iter()
-        .find(|name| name.starts_with(".partial-"))
-        .unwrap();
+    let partial = names(&root.join("a/b")).into_iter().find(|name| name.starts_with(".partial-")).unwrap();
     assert_eq!(mode(&root.join("a/b").join(partial)), 0o600);
     writer.write_all(b"x").unwrap();
     writer.finish().unwrap();

@@ -121,11 +121,7 @@ impl RowDigester {
     }
 
     fn extend(&mut self, part: &[u8]) {
-        let row = self.open.get_or_insert(OpenRow {
-            hasher: self.keyed,
-            bytes: 0,
-            start: [0; 2],
-        });
+        let row = self.open.get_or_insert_with(|| OpenRow { hasher: self.keyed, bytes: 0, start: [0; 2] });
         let known = usize::try_from(row.bytes).unwrap_or(usize::MAX);
         for (place, byte) in row.start.iter_mut().skip(known).zip(part) {
             *place = *byte;
@@ -147,11 +143,7 @@ impl RowDigester {
 }
 
 fn only_line_ends(text: &[u8]) -> Result<(), DataAfterEnd> {
-    if text.iter().all(|byte| *byte == b'\n') {
-        Ok(())
-    } else {
-        Err(DataAfterEnd)
-    }
+    if text.iter().all(|byte| *byte == b'\n') { Ok(()) } else { Err(DataAfterEnd) }
 }
 
 /// Digests large objects: each counts as one row, over its oid (8 bytes, little-endian) and content.
@@ -165,12 +157,7 @@ pub(super) struct ObjectDigester {
 impl ObjectDigester {
     pub(super) fn new(key: &[u8; 16]) -> Self {
         let keyed = SipHasher13::new_with_key(key);
-        ObjectDigester {
-            keyed,
-            current: keyed,
-            digest: Digest::default(),
-            data_bytes: 0,
-        }
+        ObjectDigester { keyed, current: keyed, digest: Digest::default(), data_bytes: 0 }
     }
 
     pub(super) fn begin(&mut self, oid: u32) {
@@ -245,16 +232,12 @@ mod tests {
 
     #[test]
     fn the_closing_line_is_no_row_and_nothing_may_follow_it() {
-        assert_eq!(
-            of(&[b"a\n\\.\n\n\n"]),
-            of(&[b"a\n", b"\\", b".", b"\n", b"\n\n"])
-        );
+        assert_eq!(of(&[b"a\n\\.\n\n\n"]), of(&[b"a\n", b"\\", b".", b"\n", b"\n\n"]));
         assert_eq!(of(&[b"a\n\\.\n\n\n"]).0.rows, 1);
         assert_eq!(of(&[b"\\.x\n\\N\n\\..\n"]).0.rows, 3);
         for portions in [[&b"\\.\n"[..], b"x"], [b"\\.\nx", b""], [b"\\.", b"\n\nx"]] {
             let mut rows = RowDigester::new(&KEY);
-            let told: Result<Vec<()>, _> =
-                portions.iter().map(|portion| rows.feed(portion)).collect();
+            let told: Result<Vec<()>, _> = portions.iter().map(|portion| rows.feed(portion)).collect();
             assert_eq!(told, Err(DataAfterEnd));
         }
     }

@@ -71,9 +71,7 @@ pub enum ArchiveError {
         frame: u32,
     },
     /// The section goes over into another without a frame that is marked as its last.
-    #[error(
-        "the last {section} frame is missing: frame {frame} should stand where another section begins"
-    )]
+    #[error("the last {section} frame is missing: frame {frame} should stand where another section begins")]
     LastFrameMissing {
         /// Section of the archive.
         section: &'static str,
@@ -186,9 +184,7 @@ pub enum ArchiveError {
     #[error("the dump is not in PostgreSQL's custom format")]
     NotADump,
     /// An archive version that is not known.
-    #[error(
-        "the dump has archive version {major}.{minor}; versions 1.14 to 1.16 (PostgreSQL 14 to 18) are known"
-    )]
+    #[error("the dump has archive version {major}.{minor}; versions 1.14 to 1.16 (PostgreSQL 14 to 18) are known")]
     DumpVersion {
         /// Major.
         major: u8,
@@ -288,8 +284,9 @@ impl From<ArchiveError> for Error {
         match error {
             // That something could not be read says nothing against what stands there.
             ArchiveError::Io(_) | ArchiveError::Sealing(_) => Error::failed(error.to_string()),
-            ArchiveError::UnknownFormat { .. } => Error::verification(error.to_string())
-                .hint("use the ripcord that wrote it, or a newer one"),
+            ArchiveError::UnknownFormat { .. } => {
+                Error::verification(error.to_string()).hint("use the ripcord that wrote it, or a newer one")
+            }
             ArchiveError::DumpVersion { .. } => Error::failed(error.to_string())
                 .hint("use a pg_dump of PostgreSQL 14 to 18, of the server's own version"),
             _ => Error::verification(error.to_string()),

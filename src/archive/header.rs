@@ -44,24 +44,15 @@ pub(super) fn read(source: &mut impl Read, id: StreamId) -> Result<Salt, Archive
     }
     let lineage = bytes_at::<16>(&header, 12);
     if lineage != *id.lineage.as_bytes() {
-        return Err(ArchiveError::WrongLineage {
-            found: Uuid::from_bytes(lineage),
-            expected: id.lineage.0,
-        });
+        return Err(ArchiveError::WrongLineage { found: Uuid::from_bytes(lineage), expected: id.lineage.0 });
     }
     let backup = bytes_at::<16>(&header, 28);
     if backup != *id.backup.as_bytes() {
-        return Err(ArchiveError::WrongBackup {
-            found: Uuid::from_bytes(backup),
-            expected: id.backup.0,
-        });
+        return Err(ArchiveError::WrongBackup { found: Uuid::from_bytes(backup), expected: id.backup.0 });
     }
     let stream = number(&header, 44);
     if stream != id.stream {
-        return Err(ArchiveError::WrongStream {
-            found: stream,
-            expected: id.stream,
-        });
+        return Err(ArchiveError::WrongStream { found: stream, expected: id.stream });
     }
     let frame_size = number(&header, 48);
     if frame_size != FRAME_BYTES as u32 {

@@ -53,11 +53,7 @@ impl Index {
         let disagrees = |what: String| Err(ArchiveError::IndexDisagrees(what));
         let frames = self.raw_bytes.div_ceil(FRAME_BYTES as u64).max(1);
         if self.frames.len() as u64 != frames {
-            return disagrees(format!(
-                "{} frames for {} bytes",
-                self.frames.len(),
-                self.raw_bytes
-            ));
+            return disagrees(format!("{} frames for {} bytes", self.frames.len(), self.raw_bytes));
         }
         let bounds = FRAME_HEADER_BYTES + 1..=FRAME_HEADER_BYTES + MAX_SEALED_BYTES;
         for (number, length) in self.frames.iter().enumerate() {
@@ -68,10 +64,7 @@ impl Index {
         let mut end = self.toc_bytes;
         for block in &self.blocks {
             if block.start != end || block.end < block.start {
-                return disagrees(format!(
-                    "block {} does not follow the one before it",
-                    block.dump_id
-                ));
+                return disagrees(format!("block {} does not follow the one before it", block.dump_id));
             }
             if block.data_bytes > block.end - block.start {
                 return disagrees(format!("block {} holds too much", block.dump_id));
@@ -86,8 +79,7 @@ impl Index {
 }
 
 pub(super) fn encode(index: &Index) -> Result<Vec<u8>, ArchiveError> {
-    let encoded = serde_json::to_vec(index)
-        .map_err(|error| ArchiveError::IndexUnreadable(error.to_string()))?;
+    let encoded = serde_json::to_vec(index).map_err(|error| ArchiveError::IndexUnreadable(error.to_string()))?;
     match encoded.len() > MAX_INDEX_BYTES {
         true => Err(ArchiveError::TooLarge { section: "index" }),
         false => Ok(encoded),
@@ -96,9 +88,8 @@ pub(super) fn encode(index: &Index) -> Result<Vec<u8>, ArchiveError> {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Index, ArchiveError> {
     // serde's message can quote the text, which is secret: the position is enough.
-    let index: Index = serde_json::from_slice(bytes).map_err(|error| {
-        ArchiveError::IndexUnreadable(format!("line {}, column {}", error.line(), error.column()))
-    })?;
+    let index: Index = serde_json::from_slice(bytes)
+        .map_err(|error| ArchiveError::IndexUnreadable(format!("line {}, column {}", error.line(), error.column())))?;
     index.check()?;
     Ok(index)
 }

@@ -55,10 +55,7 @@ impl Inventory {
             .entries
             .iter()
             .filter(|entry| is_schema(entry))
-            .map(|entry| Item {
-                name: name(entry),
-                digest: digest(entry),
-            })
+            .map(|entry| Item { name: name(entry), digest: digest(entry) })
             .collect();
         items.sort_unstable();
         // Overloads by unprintable names, say: both stay, told apart in the order of their digests,
@@ -75,10 +72,7 @@ impl Inventory {
                 1 => item.name.clone(),
                 number => format!("{} #{number}", item.name),
             };
-            unique.push(Item {
-                name,
-                digest: item.digest.clone(),
-            });
+            unique.push(Item { name, digest: item.digest.clone() });
         }
         unique.sort_unstable();
         Inventory { items: unique }
@@ -98,9 +92,7 @@ impl Inventory {
     pub fn compare(&self, after: &Inventory) -> Difference {
         let by_name = |inventory: &Inventory| -> BTreeMap<String, String> {
             let items = inventory.items.iter();
-            items
-                .map(|item| (item.name.clone(), item.digest.clone()))
-                .collect()
+            items.map(|item| (item.name.clone(), item.digest.clone())).collect()
         };
         let (before, after) = (by_name(self), by_name(after));
         let mut difference = Difference::default();
@@ -111,10 +103,7 @@ impl Inventory {
                 Some(_) => {}
             }
         }
-        difference.added = after
-            .into_keys()
-            .filter(|name| !before.contains_key(name))
-            .collect();
+        difference.added = after.into_keys().filter(|name| !before.contains_key(name)).collect();
         difference
     }
 }
@@ -136,10 +125,7 @@ fn setval(definition: &str) -> Option<(i64, bool)> {
         return None;
     }
     let (_, arguments) = definition.trim_end().rsplit_once('\'')?;
-    let (value, called) = arguments
-        .strip_prefix(',')?
-        .strip_suffix(");")?
-        .split_once(',')?;
+    let (value, called) = arguments.strip_prefix(',')?.strip_suffix(");")?.split_once(',')?;
     Some((value.trim().parse().ok()?, called.trim().parse().ok()?))
 }
 

@@ -123,16 +123,8 @@ fn read_header(cursor: &mut Cursor<'_>) -> Result<Header, Halt> {
     let server_version = cursor.text()?;
     let dump_version = cursor.text()?;
     let at = cursor.at;
-    let count =
-        usize::try_from(cursor.int()?).map_err(|_| bad(at, "the number of entries is negative"))?;
-    Ok(Header {
-        version: (major, minor),
-        offset_bytes,
-        database,
-        server_version,
-        dump_version,
-        count,
-    })
+    let count = usize::try_from(cursor.int()?).map_err(|_| bad(at, "the number of entries is negative"))?;
+    Ok(Header { version: (major, minor), offset_bytes, database, server_version, dump_version, count })
 }
 
 fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt> {
@@ -170,9 +162,7 @@ fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt
         let Some(number) = cursor.string()? else {
             break;
         };
-        let number = std::str::from_utf8(number)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
         dependencies.push(number.ok_or_else(|| bad(at, "a dependency is not a number"))?);
     }
     let at = cursor.at;
@@ -199,10 +189,7 @@ fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt
 }
 
 fn bad(at: usize, what: &'static str) -> Halt {
-    Halt::Bad(ArchiveError::Toc {
-        at: at as u64,
-        what,
-    })
+    Halt::Bad(ArchiveError::Toc { at: at as u64, what })
 }
 
 struct Cursor<'a> {
@@ -235,8 +222,7 @@ impl<'a> Cursor<'a> {
         match self.int()? {
             -1 => Ok(None),
             length => {
-                let length = usize::try_from(length)
-                    .map_err(|_| bad(at, "a string's length is negative"))?;
+                let length = usize::try_from(length).map_err(|_| bad(at, "a string's length is negative"))?;
                 self.take(length).map(Some)
             }
         }

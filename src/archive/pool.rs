@@ -37,10 +37,7 @@ impl<J: Send + 'static, R: Send + 'static> Pool<J, R> {
             };
             workers.push(Builder::new().name(format!("frames-{number}")).spawn(run)?);
         }
-        Ok(Pool {
-            queue: Some(queue),
-            workers,
-        })
+        Ok(Pool { queue: Some(queue), workers })
     }
 
     /// Hands in a job, waiting while the queue is full. The result comes out of the receiver.

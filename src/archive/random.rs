@@ -31,12 +31,7 @@ struct Shared {
 impl RandomReader {
     /// `index` is the manifest's copy. Reads and checks the header, and that the source is long
     /// enough for the frames of the index.
-    pub fn new(
-        source: Arc<dyn ReadAt>,
-        id: StreamId,
-        keys: &SubKeys,
-        index: Arc<Index>,
-    ) -> Result<Self, ArchiveError> {
+    pub fn new(source: Arc<dyn ReadAt>, id: StreamId, keys: &SubKeys, index: Arc<Index>) -> Result<Self, ArchiveError> {
         index.check()?;
         let salt = header::read(&mut Sequential::new(source.as_ref(), 0), id)?;
         let mut offsets = Vec::with_capacity(index.frames.len() + 1);
@@ -45,33 +40,19 @@ impl RandomReader {
             offsets.push(offset);
             offset += u64::from(*length);
             if offset > source.len_bytes() {
-                return Err(ArchiveError::EndsInsideFrame {
-                    section: Section::Data.name(),
-                    frame: counter(number)?,
-                });
+                return Err(ArchiveError::EndsInsideFrame { section: Section::Data.name(), frame: counter(number)? });
             }
         }
         offsets.push(offset);
         let key = FrameKey::new(&keys.frames, &salt, Section::Data, id, b"");
-        Ok(RandomReader {
-            source,
-            shared: Arc::new(Shared {
-                key,
-                index,
-                offsets,
-            }),
-        })
+        Ok(RandomReader { source, shared: Arc::new(Shared { key, index, offsets }) })
     }
 
     /// A reader of the plaintext from `start` to `end`. After an error every further read is one.
     pub fn range(&self, start: u64, end: u64) -> Result<Box<dyn Read + Send>, ArchiveError> {
         let raw_bytes = self.shared.index.raw_bytes;
         if start > end || end > raw_bytes {
-            return Err(ArchiveError::OutOfRange {
-                start,
-                end,
-                raw_bytes,
-            });
+            return Err(ArchiveError::OutOfRange { start, end, raw_bytes });
         }
         Ok(Box::new(Range {
             reader: self.clone(),
@@ -134,13 +115,7 @@ impl Range {
                 "frame {frame} is not the one that the manifest describes"
             )));
         }
-        shared.key.open(
-            &mut self.decompressor,
-            frame,
-            header.last,
-            &mut self.sealed,
-            &mut self.plain,
-        )
+        shared.key.open(&mut self.decompressor, frame, header.last, &mut self.sealed, &mut self.plain)
     }
 }
 
@@ -154,9 +129,7 @@ impl Read for Range {
             return Ok(0);
         }
         let wanted = left.min(buffer.len());
-        let copied = self
-            .ready()
-            .and_then(|mut ready| Ok(read_full(&mut ready, &mut buffer[..wanted])?));
+        let copied = self.ready().and_then(|mut ready| Ok(read_full(&mut ready, &mut buffer[..wanted])?));
         match copied {
             Ok(count) => {
                 self.at += count as u64;
@@ -171,7 +144,5 @@ impl Read for Range {
 }
 
 fn counter(number: usize) -> Result<u32, ArchiveError> {
-    u32::try_from(number).map_err(|_| ArchiveError::TooLarge {
-        section: Section::Data.name(),
-    })
+    u32::try_from(number).map_err(|_| ArchiveError::TooLarge { section: Section::Data.name() })
 }

@@ -61,16 +61,8 @@ impl<R: Read + Send> ArchiveReader<R> {
 
     fn next_frame(&mut self) -> Result<(), ArchiveError> {
         let counter = self.seen.next_counter()?;
-        let header = self
-            .data_key
-            .read(&mut self.source, counter, &mut self.sealed)?;
-        self.data_key.open(
-            &mut self.decompressor,
-            counter,
-            header.last,
-            &mut self.sealed,
-            &mut self.plain,
-        )?;
+        let header = self.data_key.read(&mut self.source, counter, &mut self.sealed)?;
+        self.data_key.open(&mut self.decompressor, counter, header.last, &mut self.sealed, &mut self.plain)?;
         self.given = 0;
         self.last_seen = header.last;
         self.seen.add(header.sealed_bytes);
@@ -136,9 +128,7 @@ impl Seen {
 
     pub(super) fn compare(&self, index: &Index) -> Result<(), ArchiveError> {
         if self.frames != index.frames {
-            return Err(ArchiveError::IndexDisagrees(
-                "the frames have other lengths".to_owned(),
-            ));
+            return Err(ArchiveError::IndexDisagrees("the frames have other lengths".to_owned()));
         }
         if self.raw_bytes != index.raw_bytes {
             return Err(ArchiveError::IndexDisagrees(format!(

@@ -55,17 +55,13 @@ impl<R: Read> BlockRows<R> {
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
-        let wanted = usize::try_from(self.rows_left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let wanted = usize::try_from(self.rows_left).unwrap_or(usize::MAX).min(buffer.len());
         let mut filled = 0;
         while filled < wanted {
             if self.chunk_left == 0 && !self.next_chunk()? {
                 return Err(self.differ("they end too early".to_owned()));
             }
-            let part = usize::try_from(self.chunk_left)
-                .unwrap_or(usize::MAX)
-                .min(wanted - filled);
+            let part = usize::try_from(self.chunk_left).unwrap_or(usize::MAX).min(wanted - filled);
             self.fill(&mut buffer[filled..filled + part])?;
             self.chunk_left -= part as u64;
             filled += part;
@@ -89,9 +85,7 @@ impl<R: Read> BlockRows<R> {
         }
         let mut part = [0; 64];
         while self.chunk_left > 0 || self.next_chunk()? {
-            let count = usize::try_from(self.chunk_left)
-                .unwrap_or(usize::MAX)
-                .min(part.len());
+            let count = usize::try_from(self.chunk_left).unwrap_or(usize::MAX).min(part.len());
             self.fill(&mut part[..count])?;
             self.chunk_left -= count as u64;
             if self.digester.feed(&part[..count]) == Err(DataAfterEnd)
@@ -135,14 +129,7 @@ impl<R: Read> BlockRows<R> {
     }
 
     fn differ(&self, what: String) -> ArchiveError {
-        ArchiveError::Rows {
-            table: format!(
-                "`{}.{}`",
-                self.entry.namespace.lossy(),
-                self.entry.table.lossy()
-            ),
-            what,
-        }
+        ArchiveError::Rows { table: format!("`{}.{}`", self.entry.namespace.lossy(), self.entry.table.lossy()), what }
     }
 }
 
@@ -172,12 +159,7 @@ struct Buffered<R> {
 
 impl<R: Read> Buffered<R> {
     fn new(source: R) -> Self {
-        Buffered {
-            source,
-            buffer: vec![0; 64 << 10],
-            start: 0,
-            end: 0,
-        }
+        Buffered { source, buffer: vec![0; 64 << 10], start: 0, end: 0 }
     }
 }
 

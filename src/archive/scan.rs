@@ -39,14 +39,7 @@ enum Stage {
 impl Scanner {
     /// Digests rows under `digest_key`.
     pub fn new(digest_key: [u8; 16]) -> Self {
-        Scanner {
-            digest_key,
-            at: 0,
-            stage: Stage::Toc {
-                parser: TocParser::default(),
-                bytes: Vec::new(),
-            },
-        }
+        Scanner { digest_key, at: 0, stage: Stage::Toc { parser: TocParser::default(), bytes: Vec::new() } }
     }
 
     /// Takes the next bytes. Memory is bounded by the table of contents and a row's prefix. After an
@@ -72,10 +65,7 @@ impl Scanner {
     pub fn finish(self) -> Result<Contents, ArchiveError> {
         match self.stage {
             Stage::Toc { bytes, .. } if bytes.is_empty() => Err(ArchiveError::NotADump),
-            Stage::Toc { .. } => Err(ArchiveError::DumpTruncated {
-                part: "its table of contents",
-                at: self.at,
-            }),
+            Stage::Toc { .. } => Err(ArchiveError::DumpTruncated { part: "its table of contents", at: self.at }),
             Stage::Blocks(blocks) => blocks.finish(self.at),
             Stage::Failed => Err(ArchiveError::AlreadyFailed),
         }
@@ -84,10 +74,7 @@ impl Scanner {
     fn take(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         let fed = bytes.len() as u64;
         let rest = match &mut self.stage {
-            Stage::Toc {
-                parser,
-                bytes: held,
-            } => {
+            Stage::Toc { parser, bytes: held } => {
                 let before = held.len();
                 let room = MAX_TOC_BYTES + 1 - before.min(MAX_TOC_BYTES);
                 held.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -98,9 +85,7 @@ impl Scanner {
                     self.at += fed;
                     return Ok(());
                 };
-                let used = usize::try_from(toc.length_bytes)
-                    .unwrap_or(usize::MAX)
-                    .saturating_sub(before);
+                let used = usize::try_from(toc.length_bytes).unwrap_or(usize::MAX).saturating_sub(before);
                 self.stage = Stage::Blocks(Box::new(Blocks::new(toc, self.digest_key)));
                 self.at += used as u64;
                 bytes.get(used..).unwrap_or_default()
@@ -156,12 +141,7 @@ enum Expect {
 
 impl Blocks {
     fn new(toc: Toc, digest_key: [u8; 16]) -> Self {
-        let by_id = toc
-            .entries
-            .iter()
-            .enumerate()
-            .map(|(place, entry)| (entry.dump_id, place))
-            .collect();
+        let by_id = toc.entries.iter().enumerate().map(|(place, entry)| (entry.dump_id, place)).collect();
         Blocks {
             toc,
             digest_key,
@@ -243,10 +223,7 @@ impl Blocks {
             .and_then(|number| i32::try_from(number).ok())
             .ok_or_else(|| damaged("a data block's number is out of range"))?;
         let wrong = |what| ArchiveError::BlockId { dump_id, what };
-        let place = *self
-            .by_id
-            .get(&dump_id)
-            .ok_or_else(|| wrong("belongs to no entry"))?;
+        let place = *self.by_id.get(&dump_id).ok_or_else(|| wrong("belongs to no entry"))?;
         let entry = &self.toc.entries[place];
         if !entry.has_data {
             return Err(wrong("belongs to an entry without data"));
@@ -261,11 +238,7 @@ impl Blocks {
             true => Digester::Objects(ObjectDigester::new(&self.digest_key)),
             false => Digester::Rows(RowDigester::new(&self.digest_key)),
         };
-        self.current = Some(Current {
-            entry: place,
-            start,
-            digester,
-        });
+        self.current = Some(Current { entry: place, start, digester });
         self.expect = match large_objects {
             true => Expect::Object,
             false => Expect::Chunk,
@@ -278,18 +251,10 @@ impl Blocks {
             return self.end_block(end);
         }
         // An oid beyond 2^31 is written as the negative number of the same 32 bits.
-        let oid =
-            i32::try_from(value)
-                .map(i32::cast_unsigned)
-                .map_err(|_| ArchiveError::Block {
-                    at: end,
-                    what: "a large object's oid is out of range",
-                })?;
-        if let Some(Current {
-            digester: Digester::Objects(objects),
-            ..
-        }) = &mut self.current
-        {
+        let oid = i32::try_from(value)
+            .map(i32::cast_unsigned)
+            .map_err(|_| ArchiveError::Block { at: end, what: "a large object's oid is out of range" })?;
+        if let Some(Current { digester: Digester::Objects(objects), .. }) = &mut self.current {
             objects.begin(oid);
         }
         self.expect = Expect::Chunk;
@@ -298,10 +263,8 @@ impl Blocks {
 
     fn begin_chunk(&mut self, value: i64, end: u64) -> Result<(), ArchiveError> {
         if value != 0 {
-            let length = u64::try_from(value).map_err(|_| ArchiveError::Block {
-                at: end,
-                what: "a chunk's length is negative",
-            })?;
+            let length = u64::try_from(value)
+                .map_err(|_| ArchiveError::Block { at: end, what: "a chunk's length is negative" })?;
             self.expect = Expect::Data(length);
             return Ok(());
         }
@@ -317,12 +280,9 @@ impl Blocks {
 
     fn data(&mut self, data: &[u8], at: u64) -> Result<(), ArchiveError> {
         match self.current.as_mut().map(|current| &mut current.digester) {
-            Some(Digester::Rows(rows)) => {
-                rows.feed(data).map_err(|DataAfterEnd| ArchiveError::Block {
-                    at,
-                    what: "rows follow the line that ends them",
-                })
-            }
+            Some(Digester::Rows(rows)) => rows
+                .feed(data)
+                .map_err(|DataAfterEnd| ArchiveError::Block { at, what: "rows follow the line that ends them" }),
             Some(Digester::Objects(objects)) => {
                 objects.feed(data);
                 Ok(())
@@ -340,10 +300,7 @@ impl Blocks {
         let (large_objects, digest, data_bytes) = match &current.digester {
             Digester::Rows(rows) => {
                 if rows.is_within_row() || !rows.is_closed() {
-                    return Err(ArchiveError::Block {
-                        at: end,
-                        what: "a table's rows are not ended by `\\.`",
-                    });
+                    return Err(ArchiveError::Block { at: end, what: "a table's rows are not ended by `\\.`" });
                 }
                 (false, rows.digest(), rows.data_bytes())
             }
@@ -373,25 +330,12 @@ impl Blocks {
 
     fn finish(self, at: u64) -> Result<Contents, ArchiveError> {
         if self.current.is_some() || !self.partial.is_empty() {
-            return Err(ArchiveError::DumpTruncated {
-                part: "a data block",
-                at,
-            });
+            return Err(ArchiveError::DumpTruncated { part: "a data block", at });
         }
-        let missing = self
-            .toc
-            .entries
-            .iter()
-            .find(|entry| entry.has_data && !self.seen.contains(&entry.dump_id));
+        let missing = self.toc.entries.iter().find(|entry| entry.has_data && !self.seen.contains(&entry.dump_id));
         match missing {
-            Some(entry) => Err(ArchiveError::BlockMissing {
-                name: format!("`{}`", name(entry)),
-            }),
-            None => Ok(Contents {
-                toc: self.toc,
-                blocks: self.done,
-                raw_bytes: at,
-            }),
+            Some(entry) => Err(ArchiveError::BlockMissing { name: format!("`{}`", name(entry)) }),
+            None => Ok(Contents { toc: self.toc, blocks: self.done, raw_bytes: at }),
         }
     }
 }

@@ -80,13 +80,7 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameKey {
-    pub(crate) fn new(
-        subkey: &[u8; 32],
-        salt: &Salt,
-        section: Section,
-        id: StreamId,
-        extra: &[u8],
-    ) -> Self {
+    pub(crate) fn new(subkey: &[u8; 32], salt: &Salt, section: Section, id: StreamId, extra: &[u8]) -> Self {
         let mut mark = [0; 8];
         mark.copy_from_slice(&salt[..8]);
         let mut binding = Vec::with_capacity(40);
@@ -94,14 +88,7 @@ impl FrameKey {
         binding.extend_from_slice(id.lineage.as_bytes());
         binding.extend_from_slice(id.backup.as_bytes());
         binding.extend_from_slice(&id.stream.to_le_bytes());
-        FrameKey {
-            cipher: salted(subkey, salt),
-            section,
-            stream: id.stream,
-            mark,
-            binding,
-            extra: extra.to_vec(),
-        }
+        FrameKey { cipher: salted(subkey, salt), section, stream: id.stream, mark, binding, extra: extra.to_vec() }
     }
 
     pub(crate) fn section(&self) -> &'static str {
@@ -119,9 +106,8 @@ impl FrameKey {
     ) -> Result<(), ArchiveError> {
         frame.resize(FRAME_HEADER_BYTES + MAX_SEALED_BYTES, 0);
         let body = &mut frame[FRAME_HEADER_BYTES..];
-        let compressed = compressor
-            .compress_to_buffer(plain, body)
-            .map_err(|error| ArchiveError::Sealing(error.to_string()))?;
+        let compressed =
+            compressor.compress_to_buffer(plain, body).map_err(|error| ArchiveError::Sealing(error.to_string()))?;
         let tag = self
             .cipher
             .encrypt_inout_detached(
@@ -142,22 +128,14 @@ impl FrameKey {
     }
 
     /// Reads a header that should be that of frame `counter`.
-    pub(crate) fn check(
-        &self,
-        header: &[u8; FRAME_HEADER_BYTES],
-        counter: u32,
-    ) -> Result<FrameHeader, ArchiveError> {
+    pub(crate) fn check(&self, header: &[u8; FRAME_HEADER_BYTES], counter: u32) -> Result<FrameHeader, ArchiveError> {
         let (section, frame) = (self.section(), counter);
         let [l0, l1, l2, l3, kind, c0, c1, c2, c3, mark @ ..] = *header;
         if mark != self.mark {
             return Err(ArchiveError::ForeignFrame { section, frame });
         }
         if kind > Section::Manifest.kind(true) {
-            return Err(ArchiveError::FrameKind {
-                section,
-                frame,
-                found: kind,
-            });
+            return Err(ArchiveError::FrameKind { section, frame, found: kind });
         }
         let last = kind & 1 == 1;
         if kind != self.section.kind(last) {
@@ -165,20 +143,12 @@ impl FrameKey {
         }
         let found = u32::from_le_bytes([c0, c1, c2, c3]);
         if found != counter {
-            return Err(ArchiveError::FrameOrder {
-                section,
-                frame,
-                found,
-            });
+            return Err(ArchiveError::FrameOrder { section, frame, found });
         }
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         let sealed_bytes = usize::try_from(length).unwrap_or(usize::MAX);
         if sealed_bytes <= TAG_BYTES || sealed_bytes > MAX_SEALED_BYTES {
-            return Err(ArchiveError::FrameLength {
-                section,
-                frame,
-                length,
-            });
+            return Err(ArchiveError::FrameLength { section, frame, length });
         }
         Ok(FrameHeader { sealed_bytes, last })
     }
@@ -217,11 +187,7 @@ impl FrameKey {
         if !fits {
             let bytes = plain.len();
             plain.clear();
-            return Err(ArchiveError::FrameSize {
-                section,
-                frame,
-                bytes,
-            });
+            return Err(ArchiveError::FrameSize { section, frame, bytes });
         }
         Ok(())
     }
@@ -278,38 +244,20 @@ pub(crate) fn write_section(
     let mut frame = Vec::new();
     let count = plain.len().div_ceil(FRAME_BYTES);
     for (number, part) in plain.chunks(FRAME_BYTES).enumerate() {
-        let counter = u32::try_from(number).map_err(|_| ArchiveError::TooLarge {
-            section: key.section(),
-        })?;
-        key.seal(
-            &mut compressor,
-            counter,
-            number + 1 == count,
-            part,
-            &mut frame,
-        )?;
+        let counter = u32::try_from(number).map_err(|_| ArchiveError::TooLarge { section: key.section() })?;
+        key.seal(&mut compressor, counter, number + 1 == count, part, &mut frame)?;
         sink.write_all(&frame)?;
     }
     Ok(())
 }
 
 /// Reads a whole section of at most `limit` plaintext bytes.
-pub(crate) fn read_section(
-    key: &FrameKey,
-    limit: usize,
-    source: &mut impl Read,
-) -> Result<Vec<u8>, ArchiveError> {
+pub(crate) fn read_section(key: &FrameKey, limit: usize, source: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     let mut decompressor = Decompressor::new()?;
     let (mut sealed, mut part, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for counter in 0..=u32::MAX {
         let header = key.read(source, counter, &mut sealed)?;
-        key.open(
-            &mut decompressor,
-            counter,
-            header.last,
-            &mut sealed,
-            &mut part,
-        )?;
+        key.open(&mut decompressor, counter, header.last, &mut sealed, &mut part)?;
         if whole.len() + part.len() > limit {
             break;
         }
@@ -318,9 +266,7 @@ pub(crate) fn read_section(
             return Ok(whole);
         }
     }
-    Err(ArchiveError::TooLarge {
-        section: key.section(),
-    })
+    Err(ArchiveError::TooLarge { section: key.section() })
 }
 
 /// Fails when anything is left to read.
@@ -352,69 +298,41 @@ mod tests {
 
     #[test]
     fn the_longest_sealed_frame_is_zstds_own_bound() {
-        assert_eq!(
-            MAX_SEALED_BYTES,
-            zstd::zstd_safe::compress_bound(FRAME_BYTES) + TAG_BYTES
-        );
+        assert_eq!(MAX_SEALED_BYTES, zstd::zstd_safe::compress_bound(FRAME_BYTES) + TAG_BYTES);
     }
 
     #[test]
     fn what_cannot_be_compressed_fits_into_a_frame() {
-        let id = StreamId {
-            lineage: Lineage::new(),
-            backup: BackupId::new(),
-            stream: 3,
-        };
+        let id = StreamId { lineage: Lineage::new(), backup: BackupId::new(), stream: 3 };
         let key = FrameKey::new(&[1; 32], &[2; 32], Section::Data, id, b"");
         let mut noise = vec![0; FRAME_BYTES];
         rand::rng().fill_bytes(&mut noise);
         let mut frame = Vec::new();
         for level in [1, 19] {
             let mut compressor = Compressor::new(level).unwrap();
-            key.seal(&mut compressor, 7, false, &noise, &mut frame)
-                .unwrap();
+            key.seal(&mut compressor, 7, false, &noise, &mut frame).unwrap();
             let mut sealed = Vec::new();
             let header = key.read(&mut frame.as_slice(), 7, &mut sealed).unwrap();
             assert!(!header.last);
             let mut plain = Vec::new();
             let mut decompressor = Decompressor::new().unwrap();
-            key.open(&mut decompressor, 7, false, &mut sealed, &mut plain)
-                .unwrap();
+            key.open(&mut decompressor, 7, false, &mut sealed, &mut plain).unwrap();
             assert!(plain == noise);
         }
     }
 
     #[test]
     fn an_authentic_bomb_is_stopped_at_a_frame() {
-        let id = StreamId {
-            lineage: Lineage::new(),
-            backup: BackupId::new(),
-            stream: 0,
-        };
+        let id = StreamId { lineage: Lineage::new(), backup: BackupId::new(), stream: 0 };
         let key = FrameKey::new(&[1; 32], &[2; 32], Section::Data, id, b"");
         let mut compressor = Compressor::new(3).unwrap();
         let mut decompressor = Decompressor::new().unwrap();
-        for (bytes, last) in [
-            (FRAME_BYTES * 64, true),
-            (FRAME_BYTES + 1, true),
-            (FRAME_BYTES - 1, false),
-            (0, true),
-        ] {
+        for (bytes, last) in [(FRAME_BYTES * 64, true), (FRAME_BYTES + 1, true), (FRAME_BYTES - 1, false), (0, true)] {
             let (mut frame, mut plain) = (Vec::new(), Vec::new());
-            key.seal(&mut compressor, 0, last, &vec![7; bytes], &mut frame)
-                .unwrap();
-            let opened = key.open(
-                &mut decompressor,
-                0,
-                last,
-                &mut frame[FRAME_HEADER_BYTES..],
-                &mut plain,
-            );
+            key.seal(&mut compressor, 0, last, &vec![7; bytes], &mut frame).unwrap();
+            let opened = key.open(&mut decompressor, 0, last, &mut frame[FRAME_HEADER_BYTES..], &mut plain);
             assert!(
-                matches!(
-                    opened,
-                    Err(ArchiveError::FrameCompression { .. } | ArchiveError::FrameSize { .. })
-                ),
+                matches!(opened, Err(ArchiveError::FrameCompression { .. } | ArchiveError::FrameSize { .. })),
                 "{opened:?}"
             );
             assert!(plain.is_empty() && plain.capacity() <= 2 * FRAME_BYTES);

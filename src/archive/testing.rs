@@ -45,12 +45,7 @@ impl Dump {
             compression: 0,
             database: b"shop".to_vec(),
             count: None,
-            entries: vec![entry(
-                1,
-                "ENCODING",
-                "ENCODING",
-                "SET client_encoding = 'UTF8';\n",
-            )],
+            entries: vec![entry(1, "ENCODING", "ENCODING", "SET client_encoding = 'UTF8';\n")],
         }
     }
 
@@ -67,8 +62,7 @@ impl Dump {
     }
 
     pub fn table_of_chunks(&mut self, dump_id: i64, name: &str, chunks: Vec<Vec<u8>>) -> &mut Self {
-        let definition =
-            format!("CREATE TABLE public.{name} (\n    id integer,\n    note text\n);\n");
+        let definition = format!("CREATE TABLE public.{name} (\n    id integer,\n    note text\n);\n");
         let mut table = entry(dump_id, "TABLE", name, &definition);
         table.namespace = Some(b"public".to_vec());
         table.access_method = Some(b"heap".to_vec());
@@ -86,10 +80,7 @@ impl Dump {
         let mut blobs = entry(dump_id, "BLOBS", "BLOBS", "");
         blobs.section = 3;
         blobs.data = Some(Data::Objects(
-            objects
-                .iter()
-                .map(|(oid, chunks)| (*oid, chunks.iter().map(|chunk| chunk.to_vec()).collect()))
-                .collect(),
+            objects.iter().map(|(oid, chunks)| (*oid, chunks.iter().map(|chunk| chunk.to_vec()).collect())).collect(),
         ));
         self.add(blobs)
     }

@@ -46,10 +46,7 @@ impl Serialize for Text {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.as_str() {
             Some(text) => serializer.serialize_str(text),
-            None => Hex {
-                hex: hex::encode(&self.0),
-            }
-            .serialize(serializer),
+            None => Hex { hex: hex::encode(&self.0) }.serialize(serializer),
         }
     }
 }
@@ -142,10 +139,7 @@ impl Toc {
     pub fn parse(bytes: &[u8]) -> Result<Toc, ArchiveError> {
         TocParser::default()
             .advance(bytes)?
-            .ok_or(ArchiveError::DumpTruncated {
-                part: "its table of contents",
-                at: bytes.len() as u64,
-            })
+            .ok_or(ArchiveError::DumpTruncated { part: "its table of contents", at: bytes.len() as u64 })
     }
 
     /// The entry of that number.
@@ -156,10 +150,7 @@ impl Toc {
     /// The database's encoding as the ENCODING entry sets it, such as `UTF8`, `LATIN1`, `SQL_ASCII`.
     pub fn encoding(&self) -> Option<String> {
         // Written by pg_dump as: SET client_encoding = 'UTF8';
-        let entry = self
-            .entries
-            .iter()
-            .find(|entry| entry.description.0 == b"ENCODING")?;
+        let entry = self.entries.iter().find(|entry| entry.description.0 == b"ENCODING")?;
         let mut parts = entry.definition.as_str()?.split('\'');
         let encoding = parts.nth(1)?;
         parts.next()?;

@@ -30,10 +30,7 @@ pub fn verify<R: Read + Send>(
     expected: &Index,
     progress: &mut dyn FnMut(u64),
 ) -> Result<String, ArchiveError> {
-    let mut source = Hashing {
-        source,
-        hash: Sha256::new(),
-    };
+    let mut source = Hashing { source, hash: Sha256::new() };
     let salt = header::read(&mut source, id)?;
     let data_key = Arc::new(FrameKey::new(&keys.frames, &salt, Section::Data, id, b""));
     let index_key = FrameKey::new(&keys.index, &salt, Section::Index, id, b"");
@@ -44,17 +41,8 @@ pub fn verify<R: Read + Send>(
         let mut decompressor = Decompressor::new()?;
         let mut plain = Vec::new();
         Ok(move |mut job: Job| {
-            key.open(
-                &mut decompressor,
-                job.counter,
-                job.last,
-                &mut job.sealed,
-                &mut plain,
-            )?;
-            Ok(Opened {
-                plain_bytes: plain.len(),
-                sealed: job.sealed,
-            })
+            key.open(&mut decompressor, job.counter, job.last, &mut job.sealed, &mut plain)?;
+            Ok(Opened { plain_bytes: plain.len(), sealed: job.sealed })
         })
     })?;
 
@@ -77,11 +65,7 @@ pub fn verify<R: Read + Send>(
             }
         };
         note_length(&mut seen, expected, counter, header.sealed_bytes)?;
-        let job = Job {
-            counter,
-            last: header.last,
-            sealed,
-        };
+        let job = Job { counter, last: header.last, sealed };
         pending.push_back(pool.submit(job).map_err(|_| thread_lost())?);
         while pending.len() > 2 * threads || (header.last && !pending.is_empty()) {
             let Some(result) = pending.pop_front() else {
@@ -101,9 +85,7 @@ pub fn verify<R: Read + Send>(
     let index = read_index(&index_key, &mut source)?;
     seen.compare(&index)?;
     if index != *expected {
-        return Err(ArchiveError::ManifestDisagrees(
-            "their indexes are not the same".to_owned(),
-        ));
+        return Err(ArchiveError::ManifestDisagrees("their indexes are not the same".to_owned()));
     }
     Ok(hex::encode(source.hash.finalize()))
 }
@@ -128,22 +110,15 @@ fn thread_lost() -> ArchiveError {
 }
 
 /// Notes a frame, and compares its length with the manifest's while the frame's number can be told.
-fn note_length(
-    seen: &mut Seen,
-    expected: &Index,
-    counter: u32,
-    sealed_bytes: usize,
-) -> Result<(), ArchiveError> {
+fn note_length(seen: &mut Seen, expected: &Index, counter: u32, sealed_bytes: usize) -> Result<(), ArchiveError> {
     let length = seen.add(sealed_bytes);
     let place = usize::try_from(counter).unwrap_or(usize::MAX);
     match expected.frames.get(place) {
         Some(expected) if *expected == length => Ok(()),
-        Some(expected) => Err(ArchiveError::ManifestDisagrees(format!(
-            "frame {counter} has {length} bytes instead of {expected}"
-        ))),
-        None => Err(ArchiveError::ManifestDisagrees(format!(
-            "frame {counter} is one too many"
-        ))),
+        Some(expected) => {
+            Err(ArchiveError::ManifestDisagrees(format!("frame {counter} has {length} bytes instead of {expected}")))
+        }
+        None => Err(ArchiveError::ManifestDisagrees(format!("frame {counter} is one too many"))),
     }
 }
 

@@ -50,13 +50,7 @@ pub struct Finished<W> {
 
 impl<W: Write + Send + 'static> ArchiveWriter<W> {
     /// Writes the header. `level` is zstd's; `threads` compress and seal, one more thread writes.
-    pub fn begin(
-        sink: W,
-        id: StreamId,
-        keys: &SubKeys,
-        level: i32,
-        threads: usize,
-    ) -> Result<Self, ArchiveError> {
+    pub fn begin(sink: W, id: StreamId, keys: &SubKeys, level: i32, threads: usize) -> Result<Self, ArchiveError> {
         let salt = new_salt();
         let mut sink = Hashing::new(sink);
         sink.write_all(&header::encode(id, &salt))?;
@@ -124,10 +118,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
                 let fresh = self.line.spare.take();
                 let full = std::mem::replace(&mut self.filling, fresh);
                 self.line.send(self.counter, false, full)?;
-                self.counter = self
-                    .counter
-                    .checked_add(1)
-                    .ok_or(ArchiveError::TooLarge { section: "data" })?;
+                self.counter = self.counter.checked_add(1).ok_or(ArchiveError::TooLarge { section: "data" })?;
             }
             let count = bytes.len().min(FRAME_BYTES - self.filling.len());
             let (now, later) = bytes.split_at(count);
@@ -161,12 +152,7 @@ struct Line<W> {
 }
 
 impl<W: Write + Send + 'static> Line<W> {
-    fn start(
-        mut sink: Hashing<W>,
-        key: FrameKey,
-        level: i32,
-        threads: usize,
-    ) -> Result<Self, ArchiveError> {
+    fn start(mut sink: Hashing<W>, key: FrameKey, level: i32, threads: usize) -> Result<Self, ArchiveError> {
         let threads = threads.max(1);
         let key = Arc::new(key);
         let (plain_spare, frame_spare) = (Spare::new(2 * threads), Spare::new(2 * threads));
@@ -176,13 +162,7 @@ impl<W: Write + Send + 'static> Line<W> {
             let (plain_spare, frame_spare) = (plain_spare.clone(), frame_spare.clone());
             Ok(move |job: Job| -> Sealed {
                 let mut frame = frame_spare.take();
-                key.seal(
-                    &mut compressor,
-                    job.counter,
-                    job.last,
-                    &job.plain,
-                    &mut frame,
-                )?;
+                key.seal(&mut compressor, job.counter, job.last, &job.plain, &mut frame)?;
                 plain_spare.put(job.plain);
                 Ok(frame)
             })
@@ -203,21 +183,11 @@ impl<W: Write + Send + 'static> Line<W> {
             }
             Ok((sink, lengths))
         })?;
-        Ok(Line {
-            pool,
-            ordered: Some(ordered),
-            writing: Some(writing),
-            abandoned,
-            spare: plain_spare,
-        })
+        Ok(Line { pool, ordered: Some(ordered), writing: Some(writing), abandoned, spare: plain_spare })
     }
 
     fn send(&mut self, counter: u32, last: bool, plain: Vec<u8>) -> Result<(), ArchiveError> {
-        let job = Job {
-            counter,
-            last,
-            plain,
-        };
+        let job = Job { counter, last, plain };
         let sent = match (self.pool.submit(job), &self.ordered) {
             (Ok(result), Some(ordered)) => ordered.send(result).is_ok(),
             _ => false,
@@ -263,17 +233,12 @@ struct Spare {
 
 impl Spare {
     fn new(most: usize) -> Self {
-        Spare {
-            buffers: Arc::default(),
-            most,
-        }
+        Spare { buffers: Arc::default(), most }
     }
 
     fn take(&self) -> Vec<u8> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        buffers
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(FRAME_BYTES))
+        buffers.pop().unwrap_or_else(|| Vec::with_capacity(FRAME_BYTES))
     }
 
     fn put(&self, mut buffer: Vec<u8>) {
@@ -294,11 +259,7 @@ struct Hashing<W> {
 
 impl<W: Write> Hashing<W> {
     fn new(sink: W) -> Self {
-        Hashing {
-            sink,
-            hash: Sha256::new(),
-            bytes: 0,
-        }
+        Hashing { sink, hash: Sha256::new(), bytes: 0 }
     }
 }
 

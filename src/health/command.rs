@@ -23,16 +23,10 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Of this process's environment it gets PATH, HOME, LANG, TZ and what begins with `LC_`. At the limit,
 /// and when the future is dropped, the whole group is ended. What a command that ended well has left
 /// running in the background goes on, but its output has no reader any more.
-pub async fn run_command(
-    command: &str,
-    environment: &[(String, String)],
-    limit: Duration,
-) -> Result<()> {
+pub async fn run_command(command: &str, environment: &[(String, String)], limit: Duration) -> Result<()> {
     let shown = shown(command);
     let passed_on = std::env::vars_os().filter(|(name, _)| {
-        name.to_str().is_some_and(|name| {
-            matches!(name, "PATH" | "HOME" | "LANG" | "TZ") || name.starts_with("LC_")
-        })
+        name.to_str().is_some_and(|name| matches!(name, "PATH" | "HOME" | "LANG" | "TZ") || name.starts_with("LC_"))
     });
     let cannot_start = |error: &dyn std::fmt::Display| {
         Error::failed(format!("`{shown}` could not be started by `sh -c`")).because(error)
@@ -54,20 +48,13 @@ pub async fn run_command(
         .spawn()
         .map_err(|error| cannot_start(&error))?;
     let mut group = Group(child);
-    let mut output = Output {
-        pipe: Some(pipe),
-        tail: Vec::new(),
-    };
+    let mut output = Output { pipe: Some(pipe), tail: Vec::new() };
     let Ok(ended) = timeout(limit, output.until_exit(&mut group.0)).await else {
         group.end().await;
         output.rest().await;
-        return Err(output.explain(Error::failed(format!(
-            "`{shown}` did not end within {limit:?}, and was stopped"
-        ))));
+        return Err(output.explain(Error::failed(format!("`{shown}` did not end within {limit:?}, and was stopped"))));
     };
-    let status = ended.map_err(|error| {
-        Error::failed(format!("`{shown}` could not be waited for")).because(error)
-    })?;
+    let status = ended.map_err(|error| Error::failed(format!("`{shown}` could not be waited for")).because(error))?;
     if status.success() {
         return Ok(());
     }
@@ -79,11 +66,7 @@ pub async fn run_command(
 pub(super) fn shown(command: &str) -> String {
     let mut lines = command.trim().lines();
     let first = lines.next().unwrap_or_default();
-    let mut shown: String = first
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(120)
-        .collect();
+    let mut shown: String = first.chars().filter(|c| !c.is_control()).take(120).collect();
     if lines.next().is_some() || first.chars().count() > 120 {
         shown.push('…');
     }
@@ -208,38 +191,14 @@ mod tests {
     #[tokio::test]
     async fn a_command_fails_with_its_last_line() {
         for (command, message, cause) in [
-            (
-                "echo first; echo last; echo; exit 7",
-                "failed with exit status 7",
-                "last",
-            ),
-            (
-                "echo out; echo err >&2; false",
-                "failed with exit status 1",
-                "err",
-            ),
+            ("echo first; echo last; echo; exit 7", "failed with exit status 7", "last"),
+            ("echo out; echo err >&2; false", "failed with exit status 1", "err"),
             ("exit 1", "failed with exit status 1", "it printed nothing"),
             ("kill -9 $$", "was ended by signal 9", "it printed nothing"),
-            (
-                "no-such-program-here",
-                "failed with exit status 127",
-                "not found",
-            ),
-            (
-                "printf '\\033[31mred\\033[0m\\n'; exit 1",
-                "exit status 1",
-                "[31mred[0m",
-            ),
-            (
-                "yes | head -c 3000000; echo; echo end; exit 1",
-                "exit status 1",
-                "end",
-            ),
-            (
-                "read line; echo \"$line end\"; exit 1",
-                "exit status 1",
-                "end",
-            ),
+            ("no-such-program-here", "failed with exit status 127", "not found"),
+            ("printf '\\033[31mred\\033[0m\\n'; exit 1", "exit status 1", "[31mred[0m"),
+            ("yes | head -c 3000000; echo; echo end; exit 1", "exit status 1", "end"),
+            ("read line; echo \"$line end\"; exit 1", "exit status 1", "end"),
         ] {
             let error = run_command(command, &[], limit()).await.unwrap_err();
             assert!(error.message().contains(message), "{command}: {error}");
@@ -253,35 +212,22 @@ mod tests {
     #[tokio::test]
     async fn a_command_gets_a_small_environment() {
         let given = [("RIPCORD_RUN".to_owned(), "a b".to_owned())];
-        run_command("test \"$RIPCORD_RUN\" = 'a b'", &given, limit())
-            .await
-            .unwrap();
+        run_command("test \"$RIPCORD_RUN\" = 'a b'", &given, limit()).await.unwrap();
         // Cargo sets these for tests; none of them may be passed on.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
-        run_command("! env | grep -q '^CARGO'", &[], limit())
-            .await
-            .unwrap();
-        run_command("test -n \"$PATH\"", &[], limit())
-            .await
-            .unwrap();
+        run_command("! env | grep -q '^CARGO'", &[], limit()).await.unwrap();
+        run_command("test -n \"$PATH\"", &[], limit()).await.unwrap();
     }
 
     #[tokio::test]
     async fn at_the_limit_the_whole_group_is_ended() {
         let folder = tempfile::tempdir().unwrap();
         let alive = folder.path().join("alive");
-        let command = format!(
-            "trap '' TERM; echo begun; (trap '' TERM; sleep 2; touch '{}') & wait; sleep 30",
-            alive.display()
-        );
+        let command =
+            format!("trap '' TERM; echo begun; (trap '' TERM; sleep 2; touch '{}') & wait; sleep 30", alive.display());
         let began = Instant::now();
-        let error = run_command(&command, &[], Duration::from_millis(300))
-            .await
-            .unwrap_err();
-        assert!(
-            error.message().contains("did not end within 300ms"),
-            "{error}"
-        );
+        let error = run_command(&command, &[], Duration::from_millis(300)).await.unwrap_err();
+        assert!(error.message().contains("did not end within 300ms"), "{error}");
         assert_eq!(error.causes(), ["begun"]);
         assert!(began.elapsed() < Duration::from_secs(4));
         sleep(Duration::from_millis(2200)).await;
@@ -294,11 +240,7 @@ mod tests {
         let alive = folder.path().join("alive");
         let command = format!("sleep 0.5; touch '{}'", alive.display());
         let run = run_command(&command, &[], limit());
-        assert!(
-            tokio::time::timeout(Duration::from_millis(100), run)
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(100), run).await.is_err());
         sleep(Duration::from_millis(1000)).await;
         assert!(!alive.exists());
     }
@@ -307,9 +249,7 @@ mod tests {
     async fn what_a_command_leaves_running_is_not_waited_for() {
         let began = Instant::now();
         run_command("sleep 5 &", &[], limit()).await.unwrap();
-        let error = run_command("sleep 5 & echo no; exit 1", &[], limit())
-            .await
-            .unwrap_err();
+        let error = run_command("sleep 5 & echo no; exit 1", &[], limit()).await.unwrap_err();
         assert_eq!(error.causes(), ["no"]);
         assert!(began.elapsed() < Duration::from_secs(4));
     }

@@ -34,26 +34,14 @@ pub(super) async fn ask(check: &HealthCheck) -> Result<String, String> {
 }
 
 async fn ask_unlimited(probe: &HealthProbe) -> Result<String, String> {
-    let HealthProbe::Url {
-        url,
-        expect_status,
-        expect_json,
-        expect_text,
-        headers,
-    } = probe
-    else {
+    let HealthProbe::Url { url, expect_status, expect_json, expect_text, headers } = probe else {
         return Err("no URL".to_owned());
     };
     let url = parse(url)?;
     // Whoever expects a redirect wants to see it, not where it leads.
     let redirect_wanted = expect_status.iter().any(|code| (300..400).contains(code));
     let client = client(redirect_wanted)?;
-    let response = client
-        .get(url)
-        .headers(header_map(headers)?)
-        .send()
-        .await
-        .map_err(|error| explain(&error))?;
+    let response = client.get(url).headers(header_map(headers)?).send().await.map_err(|error| explain(&error))?;
     check_status(response.status(), expect_status)?;
     let status = response.status().as_u16();
     if !expect_json.is_empty() || expect_text.is_some() {
@@ -143,8 +131,7 @@ fn tls() -> Result<ClientConfig, String> {
 fn header_map(headers: &[(String, SecretString)]) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| format!("`{name}` is no name of a header"))?;
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no name of a header"))?;
         let mut value = HeaderValue::from_str(value.expose_secret())
             .map_err(|_| format!("the value of header `{name}` cannot be sent"))?;
         value.set_sensitive(true);
@@ -156,11 +143,7 @@ fn header_map(headers: &[(String, SecretString)]) -> Result<HeaderMap, String> {
 fn check_status(status: StatusCode, expected: &[u16]) -> Result<(), String> {
     let code = status.as_u16();
     if expected.is_empty() {
-        return if status.is_success() {
-            Ok(())
-        } else {
-            Err(format!("{code}, expected 2xx"))
-        };
+        return if status.is_success() { Ok(()) } else { Err(format!("{code}, expected 2xx")) };
     }
     if expected.contains(&code) {
         return Ok(());
@@ -184,8 +167,7 @@ fn check_json(body: &[u8], expected: &BTreeMap<String, String>) -> Result<(), St
     if expected.is_empty() {
         return Ok(());
     }
-    let json: serde_json::Value =
-        serde_json::from_slice(body).map_err(|_| "the answer is not JSON".to_owned())?;
+    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| "the answer is not JSON".to_owned())?;
     for (pointer, wanted) in expected {
         let found = match json.pointer(pointer) {
             None => return Err(format!("`{pointer}` is missing, expected `{wanted}`")),
@@ -211,11 +193,7 @@ fn check_text(body: &[u8], expected: Option<&str>) -> Result<(), String> {
 
 /// A foreign text, fit to be printed.
 fn plain(text: &str, limit: usize) -> String {
-    let mut plain: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(limit)
-        .collect();
+    let mut plain: String = text.chars().filter(|c| !c.is_control()).take(limit).collect();
     if text.chars().count() > limit {
         plain.push('…');
     }

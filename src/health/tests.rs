@@ -36,17 +36,12 @@ async fn respond(mut stream: TcpStream, answer: &(dyn Fn(String) -> Vec<u8> + Se
             Err(_) => return,
         }
     }
-    let _ = stream
-        .write_all(&answer(String::from_utf8(head).unwrap()))
-        .await;
+    let _ = stream.write_all(&answer(String::from_utf8(head).unwrap())).await;
 }
 
 fn response(status: u16, headers: &str, body: &str) -> Vec<u8> {
-    format!(
-        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}", body.len())
+        .into_bytes()
 }
 
 fn check(probe: HealthProbe) -> HealthCheck {
@@ -69,13 +64,7 @@ struct Expect {
 }
 
 fn get(url: impl Into<String>) -> Expect {
-    Expect {
-        url: url.into(),
-        status: Vec::new(),
-        json: BTreeMap::new(),
-        text: None,
-        headers: Vec::new(),
-    }
+    Expect { url: url.into(), status: Vec::new(), json: BTreeMap::new(), text: None, headers: Vec::new() }
 }
 
 impl Expect {
@@ -142,8 +131,7 @@ async fn statuses_are_compared() {
 
 #[tokio::test]
 async fn values_in_json_are_compared_as_text() {
-    let body =
-        r#"{"status":"ok","version":42,"up":true,"none":null,"db":{"a/b":[{"state":"ready"}]}}"#;
+    let body = r#"{"status":"ok","version":42,"up":true,"none":null,"db":{"a/b":[{"state":"ready"}]}}"#;
     let url = serve(|_| response(200, "", body)).await;
     for (pointer, value, expected) in [
         ("/status", "ok", Ok(())),
@@ -161,17 +149,10 @@ async fn values_in_json_are_compared_as_text() {
             Ok(()) => good("200"),
             Err(detail) => bad(detail),
         };
-        assert_eq!(
-            get(&url).json(pointer, value).seen().await,
-            wanted,
-            "{pointer}"
-        );
+        assert_eq!(get(&url).json(pointer, value).seen().await, wanted, "{pointer}");
     }
     let url = serve(|_| response(200, "", "<html>")).await;
-    assert_eq!(
-        get(&url).json("/a", "b").seen().await,
-        bad("the answer is not JSON")
-    );
+    assert_eq!(get(&url).json("/a", "b").seen().await, bad("the answer is not JSON"));
 }
 
 #[tokio::test]
@@ -190,14 +171,7 @@ async fn a_large_body_is_not_read_to_its_end() {
     // Nobody asks for the body.
     assert_eq!(get(&url).seen().await, good("200"));
     // A value is shown in part, and without control characters.
-    let url = serve(|_| {
-        response(
-            200,
-            "",
-            &format!("{{\"a\":\"\\u001b[31m{}\"}}", "x".repeat(500)),
-        )
-    })
-    .await;
+    let url = serve(|_| response(200, "", &format!("{{\"a\":\"\\u001b[31m{}\"}}", "x".repeat(500)))).await;
     let (_, detail) = get(&url).json("/a", "ok").seen().await;
     assert!(detail.len() < 200 && !detail.contains('\u{1b}'), "{detail}");
 }
@@ -219,16 +193,10 @@ async fn redirects_stay_on_the_host_and_end() {
     })
     .await;
     assert_eq!(get(format!("{url}/3")).seen().await, good("200"));
-    assert_eq!(
-        get(format!("{url}/4")).seen().await,
-        bad("more than 3 redirects")
-    );
+    assert_eq!(get(format!("{url}/4")).seen().await, bad("more than 3 redirects"));
     let detail = "redirected to another host, `localhost`, which is not followed";
     assert_eq!(get(format!("{url}/away")).seen().await, bad(detail));
-    assert_eq!(
-        get(format!("{url}/1")).status(302).seen().await,
-        good("302")
-    );
+    assert_eq!(get(format!("{url}/1")).status(302).seen().await, good("302"));
 }
 
 #[tokio::test]
@@ -296,14 +264,8 @@ async fn a_server_that_hangs_is_left() {
 async fn commands_and_sql_are_answered() {
     let answer = probe(&check(HealthProbe::Command("true".to_owned()))).await;
     assert!(answer.healthy);
-    assert_eq!(
-        (answer.subject.as_str(), answer.detail.as_str()),
-        ("true", "exit status 0")
-    );
-    let answer = probe(&check(HealthProbe::Command(
-        "echo down >&2; exit 3".to_owned(),
-    )))
-    .await;
+    assert_eq!((answer.subject.as_str(), answer.detail.as_str()), ("true", "exit status 0"));
+    let answer = probe(&check(HealthProbe::Command("echo down >&2; exit 3".to_owned()))).await;
     assert!(!answer.healthy);
     assert!(answer.detail.contains("exit status 3: down"), "{answer:?}");
     let answer = probe(&check(HealthProbe::Sql("select 1".to_owned()))).await;
@@ -331,12 +293,7 @@ async fn wait(check: &HealthCheck, answers: &str) -> (Answer, usize, Vec<String>
     let answer = wait_green(check, &progress, async |_: &HealthCheck| {
         let mark = answers.chars().nth(asked.min(answers.len() - 1)).unwrap();
         asked += 1;
-        Answer {
-            subject: "app".to_owned(),
-            healthy: mark == '+',
-            detail: mark.to_string(),
-            duration_ms: asked as u64,
-        }
+        Answer { subject: "app".to_owned(), healthy: mark == '+', detail: mark.to_string(), duration_ms: asked as u64 }
     })
     .await;
     let notes = notes.0.lock().unwrap().clone();
@@ -351,11 +308,7 @@ async fn green_is_so_many_in_a_row() {
         assert!(answer.healthy, "{answers}");
         assert_eq!(count, asked, "{answers}");
     }
-    let once = HealthCheck {
-        successes: 0,
-        deadline: Duration::ZERO,
-        ..check
-    };
+    let once = HealthCheck { successes: 0, deadline: Duration::ZERO, ..check };
     let (answer, count, _) = wait(&once, "+").await;
     assert!(answer.healthy);
     assert_eq!(count, 1);
@@ -380,28 +333,17 @@ async fn at_the_deadline_it_is_not_green() {
     assert!(!answer.healthy);
     assert!((2..=7).contains(&count), "{count}");
     // Good at last, but too few in a row: never to be taken for green.
-    let check = HealthCheck {
-        successes: 1000,
-        ..check
-    };
+    let check = HealthCheck { successes: 1000, ..check };
     let (answer, count, _) = wait(&check, "+").await;
     assert!(!answer.healthy);
     let expected = format!("+, but only {count} of 1000 good answers in a row before the deadline");
     assert_eq!(answer.detail, expected);
     // A pause longer than what is left: one more probe at the deadline.
-    let check = HealthCheck {
-        interval: Duration::from_secs(3600),
-        successes: 2,
-        ..check
-    };
+    let check = HealthCheck { interval: Duration::from_secs(3600), successes: 2, ..check };
     let (answer, count, _) = wait(&check, "+").await;
     assert!(answer.healthy);
     assert_eq!(count, 2);
-    let endless = HealthCheck {
-        deadline: Duration::MAX,
-        interval: Duration::ZERO,
-        ..check
-    };
+    let endless = HealthCheck { deadline: Duration::MAX, interval: Duration::ZERO, ..check };
     assert!(wait(&endless, "-++").await.0.healthy);
 }
 
@@ -431,15 +373,7 @@ async fn an_application_that_comes_up_turns_green() {
         if count.fetch_add(1, Ordering::SeqCst) == 2 {
             is_up.store(true, Ordering::SeqCst);
         }
-        response(
-            if is_up.load(Ordering::SeqCst) {
-                200
-            } else {
-                503
-            },
-            "",
-            "",
-        )
+        response(if is_up.load(Ordering::SeqCst) { 200 } else { 503 }, "", "")
     })
     .await;
     let answer = wait_green(&get(url).check(), &Progress::silent(), probe).await;

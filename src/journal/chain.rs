@@ -32,8 +32,8 @@ pub(super) struct Body {
 
 /// An object's bytes and its MAC.
 pub(super) fn seal(body: &Body, mac: &Mac) -> Result<(Vec<u8>, [u8; MAC_BYTES])> {
-    let mut bytes = serde_json::to_vec(body)
-        .map_err(|error| Error::failed("could not write a journal step").because(error))?;
+    let mut bytes =
+        serde_json::to_vec(body).map_err(|error| Error::failed("could not write a journal step").because(error))?;
     let mac = mac(&bytes);
     bytes.push(b'\n');
     bytes.extend_from_slice(hex::encode(mac).as_bytes());
@@ -58,10 +58,8 @@ pub(super) fn check(
     run: RunId,
     mac: &Mac,
 ) -> Result<(Vec<Entry>, [u8; MAC_BYTES])> {
-    let mut steps: Vec<(u64, Vec<u8>)> = stored
-        .into_iter()
-        .filter_map(|(name, bytes)| Some((sequence_of(&name)?, bytes)))
-        .collect();
+    let mut steps: Vec<(u64, Vec<u8>)> =
+        stored.into_iter().filter_map(|(name, bytes)| Some((sequence_of(&name)?, bytes))).collect();
     // By number: from a million on, names no longer sort as the numbers do.
     steps.sort_by_key(|(sequence, _)| *sequence);
     if steps.is_empty() {
@@ -85,14 +83,8 @@ pub(super) fn check(
                 },
             ));
         }
-        if entries
-            .last()
-            .is_some_and(|last: &Entry| matches!(last.step, Step::Closed { .. }))
-        {
-            return Err(refused(
-                run,
-                format!("step {expected} comes after it was closed"),
-            ));
+        if entries.last().is_some_and(|last: &Entry| matches!(last.step, Step::Closed { .. })) {
+            return Err(refused(run, format!("step {expected} comes after it was closed")));
         }
         entries.push(entry);
         previous = found;
@@ -124,26 +116,17 @@ fn check_step(
         Ok(body) => body,
         // It is authentic, so a newer version of ripcord wrote it.
         Err(error) => {
-            return Err(refused(
-                run,
-                format!("step {sequence} is authentic but not understood"),
-            )
-            .because(error)
-            .hint("use the version of ripcord that began the run, or a newer one"));
+            return Err(refused(run, format!("step {sequence} is authentic but not understood"))
+                .because(error)
+                .hint("use the version of ripcord that began the run, or a newer one"));
         }
     };
     if body.format != FORMAT {
-        return Err(refused(
-            run,
-            format!("step {sequence} has format {}, not {FORMAT}", body.format),
-        )
-        .hint("use the version of ripcord that began the run, or a newer one"));
+        return Err(refused(run, format!("step {sequence} has format {}, not {FORMAT}", body.format))
+            .hint("use the version of ripcord that began the run, or a newer one"));
     }
     if body.lineage != lineage {
-        return fail(&format!(
-            "belongs to another database, lineage `{}`",
-            body.lineage
-        ));
+        return fail(&format!("belongs to another database, lineage `{}`", body.lineage));
     }
     if body.run != run {
         return fail(&format!("belongs to another run, `{}`", body.run));
@@ -154,11 +137,7 @@ fn check_step(
     if body.previous != hex::encode(previous) {
         return fail("does not follow the step before it");
     }
-    let entry = Entry {
-        sequence,
-        at: body.at,
-        step: body.step,
-    };
+    let entry = Entry { sequence, at: body.at, step: body.step };
     Ok((entry, found))
 }
 
@@ -178,10 +157,7 @@ fn equal(a: &[u8; MAC_BYTES], b: &[u8; MAC_BYTES]) -> bool {
 
 pub(super) fn refused(run: RunId, what: impl Into<String>) -> Error {
     let what = what.into();
-    Error::refused(format!(
-        "the journal of run `{run}` cannot be trusted: {what}"
-    ))
-    .hint(
+    Error::refused(format!("the journal of run `{run}` cannot be trusted: {what}")).hint(
         "compare the run's folder in the store with a copy of it; \
          until then nothing is done by this journal",
     )

@@ -218,71 +218,34 @@ impl Journal {
 
     /// Goes on with one that exists: loads and checks the chain. An error when a step is missing,
     /// altered, out of order, from another run, or sealed with another key.
-    pub fn resume(
-        log: Box<dyn StepLog>,
-        lineage: Lineage,
-        run: RunId,
-        key: JournalKey,
-    ) -> Result<Journal> {
+    pub fn resume(log: Box<dyn StepLog>, lineage: Lineage, run: RunId, key: JournalKey) -> Result<Journal> {
         Self::resume_with(log, lineage, run, keyed(key))
     }
 
-    fn begin_with(
-        log: Box<dyn StepLog>,
-        lineage: Lineage,
-        run: RunId,
-        mac: Mac,
-        opened: Step,
-    ) -> Result<Journal> {
+    fn begin_with(log: Box<dyn StepLog>, lineage: Lineage, run: RunId, mac: Mac, opened: Step) -> Result<Journal> {
         if !matches!(opened, Step::Opened { .. }) {
             return Err(Error::failed("a journal must begin with the step `opened`"));
         }
-        let mut journal = Journal {
-            log,
-            lineage,
-            run,
-            mac,
-            entries: Vec::new(),
-            last_mac: [0; MAC_BYTES],
-            in_doubt: None,
-        };
+        let mut journal =
+            Journal { log, lineage, run, mac, entries: Vec::new(), last_mac: [0; MAC_BYTES], in_doubt: None };
         journal.write(opened)?;
         Ok(journal)
     }
 
-    fn resume_with(
-        log: Box<dyn StepLog>,
-        lineage: Lineage,
-        run: RunId,
-        mac: Mac,
-    ) -> Result<Journal> {
+    fn resume_with(log: Box<dyn StepLog>, lineage: Lineage, run: RunId, mac: Mac) -> Result<Journal> {
         let (entries, last_mac) = check(log.load()?, lineage, run, &mac)?;
-        Ok(Journal {
-            log,
-            lineage,
-            run,
-            mac,
-            entries,
-            last_mac,
-            in_doubt: None,
-        })
+        Ok(Journal { log, lineage, run, mac, entries, last_mac, in_doubt: None })
     }
 
     /// Writes the next step durably before it returns. After an error the step counts as not written;
     /// the next call finds out whether it is there. Nothing can follow [`Step::Closed`].
     pub fn record(&mut self, step: Step) -> Result<()> {
         if matches!(step, Step::Opened { .. }) {
-            return Err(Error::failed(format!(
-                "the journal of run `{}` is open already",
-                self.run
-            )));
+            return Err(Error::failed(format!("the journal of run `{}` is open already", self.run)));
         }
         self.settle()?;
         if self.is_closed() {
-            return Err(Error::failed(format!(
-                "the journal of run `{}` is closed",
-                self.run
-            )));
+            return Err(Error::failed(format!("the journal of run `{}` is closed", self.run)));
         }
         self.write(step)
     }
@@ -294,9 +257,7 @@ impl Journal {
 
     /// Whether [`Step::Closed`] was recorded.
     pub fn is_closed(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| matches!(entry.step, Step::Closed { .. }))
+        self.entries.iter().any(|entry| matches!(entry.step, Step::Closed { .. }))
     }
 
     fn write(&mut self, step: Step) -> Result<()> {
@@ -309,10 +270,7 @@ impl Journal {
             Err(error) => {
                 let sequence = sealed.entry.sequence;
                 self.in_doubt = Some(sealed);
-                Err(error.context(format!(
-                    "step {sequence} of the journal of run `{}` could not be written",
-                    self.run
-                )))
+                Err(error.context(format!("step {sequence} of the journal of run `{}` could not be written", self.run)))
             }
         }
     }
@@ -337,13 +295,7 @@ impl Journal {
                 Ok(())
             }
             Some(_) => {
-                let error = refused(
-                    self.run,
-                    format!(
-                        "step {} was written by another process",
-                        sealed.entry.sequence
-                    ),
-                );
+                let error = refused(self.run, format!("step {} was written by another process", sealed.entry.sequence));
                 self.in_doubt = Some(sealed);
                 Err(error)
             }
@@ -370,22 +322,13 @@ impl Journal {
             name: object_name(body.sequence),
             bytes,
             mac,
-            entry: Entry {
-                sequence: body.sequence,
-                at: body.at,
-                step: body.step,
-            },
+            entry: Entry { sequence: body.sequence, at: body.at, step: body.step },
         })
     }
 }
 
 /// Reads and checks a journal without opening it for writing; errors as for [`Journal::resume`].
-pub fn load(
-    log: &dyn StepLog,
-    lineage: Lineage,
-    run: RunId,
-    key: &JournalKey,
-) -> Result<Vec<Entry>> {
+pub fn load(log: &dyn StepLog, lineage: Lineage, run: RunId, key: &JournalKey) -> Result<Vec<Entry>> {
     let (entries, _) = check(log.load()?, lineage, run, &keyed(key.clone()))?;
     Ok(entries)
 }

@@ -21,17 +21,11 @@ fn opened() -> Step {
 }
 
 fn closed() -> Step {
-    Step::Closed {
-        outcome: "done".to_owned(),
-        database: "changed".to_owned(),
-    }
+    Step::Closed { outcome: "done".to_owned(), database: "changed".to_owned() }
 }
 
 fn up(version: &str) -> Step {
-    Step::UpDone {
-        version: version.to_owned(),
-        name: "orders".to_owned(),
-    }
+    Step::UpDone { version: version.to_owned(), name: "orders".to_owned() }
 }
 
 struct Run {
@@ -53,11 +47,7 @@ impl Run {
     }
 
     fn empty() -> Run {
-        Run {
-            log: MemoryLog::new(),
-            lineage: Lineage::new(),
-            run: RunId::new(),
-        }
+        Run { log: MemoryLog::new(), lineage: Lineage::new(), run: RunId::new() }
     }
 
     fn begin(&self) -> Journal {
@@ -107,17 +97,8 @@ fn what_was_recorded_is_what_is_resumed() {
     for (entry, expected) in again.entries().iter().zip(journal.entries()) {
         assert_eq!((entry.sequence, entry.at), (expected.sequence, expected.at));
     }
-    let names: Vec<_> = run
-        .log
-        .load()
-        .unwrap()
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
-    assert_eq!(
-        names,
-        ["000000.json", "000001.json", "000002.json", "000003.json"]
-    );
+    let names: Vec<_> = run.log.load().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["000000.json", "000001.json", "000002.json", "000003.json"]);
 }
 
 #[test]
@@ -141,12 +122,10 @@ fn every_flipped_byte_is_noticed() {
     let whole = run.log.load().unwrap();
     let length = whole.iter().find(|step| step.0 == name).unwrap().1.len();
     for position in 0..length {
-        run.log
-            .tamper(|steps| steps.get_mut(name).unwrap()[position] ^= 1);
+        run.log.tamper(|steps| steps.get_mut(name).unwrap()[position] ^= 1);
         let text = run.refusal();
         assert!(text.contains("step 2"), "byte {position}: {text}");
-        run.log
-            .tamper(|steps| steps.get_mut(name).unwrap()[position] ^= 1);
+        run.log.tamper(|steps| steps.get_mut(name).unwrap()[position] ^= 1);
     }
     run.resume().unwrap();
 }
@@ -156,13 +135,11 @@ fn every_cut_is_noticed() {
     let run = Run::whole();
     let whole = run.log.load().unwrap().pop().unwrap().1;
     for length in 0..whole.len() {
-        run.log
-            .tamper(|steps| steps.get_mut("000004.json").unwrap().truncate(length));
+        run.log.tamper(|steps| steps.get_mut("000004.json").unwrap().truncate(length));
         let text = run.refusal();
         assert!(text.contains("step 4"), "{length} bytes: {text}");
         let whole = whole.clone();
-        run.log
-            .tamper(|steps| drop(steps.insert("000004.json".to_owned(), whole)));
+        run.log.tamper(|steps| drop(steps.insert("000004.json".to_owned(), whole)));
     }
     run.resume().unwrap();
 }
@@ -177,9 +154,7 @@ fn each_violation_has_its_own_words() {
         ("step 0 is missing", |run| {
             run.log.tamper(|steps| drop(steps.remove("000000.json")));
         }),
-        ("has no journal", |run| {
-            run.log.tamper(|steps| steps.clear())
-        }),
+        ("has no journal", |run| run.log.tamper(|steps| steps.clear())),
         ("step 1 was altered", |run| {
             run.log.tamper(|steps| {
                 let text = String::from_utf8(steps["000001.json"].clone()).unwrap();
@@ -194,9 +169,7 @@ fn each_violation_has_its_own_words() {
             });
         }),
         ("step 2 does not follow the step before it", |run| {
-            run.reseal("000001.json", |body| {
-                body["at"] = "2020-01-01T00:00:00Z".into()
-            });
+            run.reseal("000001.json", |body| body["at"] = "2020-01-01T00:00:00Z".into());
         }),
         ("step 1 belongs to another run", |run| {
             let run_id = RunId::new().to_string();
@@ -210,9 +183,7 @@ fn each_violation_has_its_own_words() {
             run.reseal("000001.json", |body| body["format"] = 2.into());
         }),
         ("step 1 is authentic but not understood", |run| {
-            run.reseal("000001.json", |body| {
-                body["step"] = serde_json::json!({"step": "leap"})
-            });
+            run.reseal("000001.json", |body| body["step"] = serde_json::json!({"step": "leap"}));
         }),
         ("it does not begin with the step `opened`", |run| {
             run.reseal("000000.json", |body| {
@@ -235,8 +206,7 @@ fn each_violation_has_its_own_words() {
             journal.record(Step::FenceEnded).unwrap();
         }),
         ("step 3 is cut short or is no journal step", |run| {
-            run.log
-                .tamper(|steps| steps.get_mut("000003.json").unwrap().clear());
+            run.log.tamper(|steps| steps.get_mut("000003.json").unwrap().clear());
         }),
     ];
     for (expected, change) in cases {
@@ -251,19 +221,14 @@ fn last_mac(run: &Run, name: &str) -> [u8; MAC_BYTES] {
     let steps = run.log.load().unwrap();
     let bytes = &steps.iter().find(|step| step.0 == name).unwrap().1;
     let text = std::str::from_utf8(bytes).unwrap();
-    hex::decode(text.lines().nth(1).unwrap())
-        .unwrap()
-        .try_into()
-        .unwrap()
+    hex::decode(text.lines().nth(1).unwrap()).unwrap().try_into().unwrap()
 }
 
 #[test]
 fn another_key_is_told_at_the_first_step() {
     let run = Run::whole();
     let log = Box::new(run.log.clone());
-    let error = Journal::resume_with(log, run.lineage, run.run, mac(2))
-        .err()
-        .unwrap();
+    let error = Journal::resume_with(log, run.lineage, run.run, mac(2)).err().unwrap();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.message().contains("step 0"), "{error}");
     assert!(error.message().contains("another key"), "{error}");
@@ -272,14 +237,11 @@ fn another_key_is_told_at_the_first_step() {
 #[test]
 fn another_run_or_lineage_is_refused() {
     let run = Run::whole();
-    for (lineage, id, part) in [
-        (Lineage::new(), run.run, "another database"),
-        (run.lineage, RunId::new(), "another run"),
-    ] {
+    for (lineage, id, part) in
+        [(Lineage::new(), run.run, "another database"), (run.lineage, RunId::new(), "another run")]
+    {
         let log = Box::new(run.log.clone());
-        let error = Journal::resume_with(log, lineage, id, mac(1))
-            .err()
-            .unwrap();
+        let error = Journal::resume_with(log, lineage, id, mac(1)).err().unwrap();
         assert!(error.message().contains(part), "{error}");
     }
 }
@@ -288,13 +250,7 @@ fn another_run_or_lineage_is_refused() {
 fn files_that_are_no_steps_are_passed_over() {
     let run = Run::whole();
     run.log.tamper(|steps| {
-        for name in [
-            ".DS_Store",
-            "000002.json.bak",
-            "2.json",
-            "README",
-            "+00001.json",
-        ] {
+        for name in [".DS_Store", "000002.json.bak", "2.json", "README", "+00001.json"] {
             steps.insert(name.to_owned(), b"junk".to_vec());
         }
     });
@@ -352,31 +308,16 @@ fn after_a_failed_write_the_journal_goes_on() {
     for written in [false, true] {
         let run = Run::empty();
         let fail = Arc::new(Mutex::new(None));
-        let log = Box::new(Failing {
-            log: run.log.clone(),
-            fail: Arc::clone(&fail),
-        });
+        let log = Box::new(Failing { log: run.log.clone(), fail: Arc::clone(&fail) });
         let mut journal = Journal::begin_with(log, run.lineage, run.run, mac(1), opened()).unwrap();
         *fail.lock().unwrap() = Some(written);
         let error = journal.record(up("1")).unwrap_err();
         assert!(error.one_line().contains("the disk is gone"), "{error}");
         assert_eq!(journal.entries().len(), 1);
-        let failed = Step::Failed {
-            error: "no journal".to_owned(),
-        };
+        let failed = Step::Failed { error: "no journal".to_owned() };
         journal.record(failed.clone()).unwrap();
-        let steps: Vec<_> = run
-            .resume()
-            .unwrap()
-            .entries()
-            .iter()
-            .map(|entry| entry.step.clone())
-            .collect();
-        let expected = if written {
-            vec![opened(), up("1"), failed]
-        } else {
-            vec![opened(), failed]
-        };
+        let steps: Vec<_> = run.resume().unwrap().entries().iter().map(|entry| entry.step.clone()).collect();
+        let expected = if written { vec![opened(), up("1"), failed] } else { vec![opened(), failed] };
         assert_eq!(steps, expected);
     }
 }

@@ -27,17 +27,10 @@ pub fn additive_run_knowing(
     for (script, statement) in statements(ups) {
         match &statement.effect.additive {
             _ if statement.effect.unknown => {
-                return Err(because(
-                    script,
-                    statement,
-                    "UP",
-                    "its text does not tell what it does",
-                ));
+                return Err(because(script, statement, "UP", "its text does not tell what it does"));
             }
             Additive::Creates(objects) => {
-                made.create(objects, |object| {
-                    !statement.effect.if_not_exists || was_there(object) == Some(false)
-                });
+                made.create(objects, |object| !statement.effect.if_not_exists || was_there(object) == Some(false));
             }
             Additive::Nothing => {}
             Additive::Drops(_) | Additive::No if made.only_alters(statement) => {}
@@ -53,19 +46,12 @@ pub fn additive_run_knowing(
     for (script, statement) in statements(downs) {
         match &statement.effect.additive {
             _ if statement.effect.unknown => {
-                return Err(because(
-                    script,
-                    statement,
-                    "DOWN",
-                    "its text does not tell what it does",
-                ));
+                return Err(because(script, statement, "DOWN", "its text does not tell what it does"));
             }
             Additive::Nothing => {}
             Additive::Drops(objects) => {
                 if let Some(other) = each(objects).into_iter().find(|object| !made.has(object)) {
-                    let why = format!(
-                        "it drops {other}, which no UP of this run is known to have created"
-                    );
+                    let why = format!("it drops {other}, which no UP of this run is known to have created");
                     return Err(because(script, statement, "DOWN", &why));
                 }
             }
@@ -103,20 +89,11 @@ pub fn destroys(ups: &[&Script]) -> Option<String> {
 }
 
 fn statements<'a>(scripts: &'a [&'a Script]) -> impl Iterator<Item = (&'a Script, &'a Statement)> {
-    scripts.iter().flat_map(|script| {
-        script
-            .statements
-            .iter()
-            .map(move |statement| (*script, statement))
-    })
+    scripts.iter().flat_map(|script| script.statements.iter().map(move |statement| (*script, statement)))
 }
 
 fn because(script: &Script, statement: &Statement, side: &str, why: &str) -> String {
-    format!(
-        "`{}` (line {}, {side}): {why}",
-        opening(script.text(statement)),
-        script.line(statement)
-    )
+    format!("`{}` (line {}, {side}): {why}", opening(script.text(statement)), script.line(statement))
 }
 
 fn why_not(statement: &Statement) -> String {
@@ -151,17 +128,12 @@ impl Made {
         } else {
             None
         };
-        self.0.contains(object)
-            || table.is_some_and(|table| self.0.contains(&format!("table {table}")))
+        self.0.contains(object) || table.is_some_and(|table| self.0.contains(&format!("table {table}")))
     }
 
     fn only_alters(&self, statement: &Statement) -> bool {
         let effect = &statement.effect;
-        effect.destroys_data.is_none()
-            && effect
-                .alters
-                .as_ref()
-                .is_some_and(|object| self.has(object))
+        effect.destroys_data.is_none() && effect.alters.as_ref().is_some_and(|object| self.has(object))
     }
 }
 
@@ -199,42 +171,27 @@ mod tests {
     #[test]
     fn additions_and_their_inverse_are_additive() {
         for (up, down) in [
-            (
-                "create table t (a int default f());",
-                "drop table if exists t;",
-            ),
+            ("create table t (a int default f());", "drop table if exists t;"),
             ("CREATE TABLE Orders (a int);", "drop table \"orders\";"),
             (
                 "alter table t add column a int, add b text default 'x';",
                 "alter table t drop column a, drop column if exists b;",
             ),
-            (
-                "create index concurrently i on t (a);",
-                "drop index concurrently if exists i;",
-            ),
+            ("create index concurrently i on t (a);", "drop index concurrently if exists i;"),
             ("create index i on s.t (a);", "drop index s.i;"),
             ("create view v as select f();", "drop view v;"),
-            (
-                "create table a(x int); create table b(y int);",
-                "drop table a, b;",
-            ),
+            ("create table a(x int); create table b(y int);", "drop table a, b;"),
             (
                 "create table a(x int); alter table a enable row level security; comment on table a is 'x'; comment on column a.x is 'x';",
                 "drop table a;",
             ),
-            (
-                "create table a(x int);",
-                "alter table a drop column x; drop table a;",
-            ),
+            ("create table a(x int);", "alter table a drop column x; drop table a;"),
             ("create policy p on t using (true);", "drop policy p on t;"),
             (
                 "create function f(a int) returns int language sql as $$ delete from t returning 1 $$;",
                 "drop function f(int);",
             ),
-            (
-                "set local lock_timeout = '1s'; select count(*) from t; analyze t; create schema s;",
-                "drop schema s;",
-            ),
+            ("set local lock_timeout = '1s'; select count(*) from t; analyze t; create schema s;", "drop schema s;"),
             ("create table \"a, b\" (x int);", "drop table \"a, b\";"),
             ("", ""),
         ] {
@@ -252,10 +209,7 @@ mod tests {
             ("create table \"T\" (a int);", "drop table t;"),
             ("create table s.t (a int);", "drop table t;"),
             ("create temp table t (a int);", "drop table t;"),
-            (
-                "set search_path = s; create table t (a int);",
-                "drop table t;",
-            ),
+            ("set search_path = s; create table t (a int);", "drop table t;"),
             ("alter table t add a int;", "alter table u drop a;"),
             ("alter table t add a int;", "alter table t drop b;"),
             ("alter table t add a int, drop b;", ""),
@@ -264,26 +218,14 @@ mod tests {
             ("create table t (a int); select f();", "drop table t;"),
             ("create table t as select f();", "drop table t;"),
             ("do $$ begin null; end $$;", ""),
-            (
-                "alter table t enable row level security;",
-                "alter table t disable row level security;",
-            ),
-            (
-                "create trigger g before insert on t for each row execute function f();",
-                "drop trigger g on t;",
-            ),
+            ("alter table t enable row level security;", "alter table t disable row level security;"),
+            ("create trigger g before insert on t for each row execute function f();", "drop trigger g on t;"),
             ("create or replace view v as select 1;", "drop view v;"),
             ("comment on table t is 'x';", ""),
-            (
-                "alter table t add a uuid default gen_random_uuid();",
-                "alter table t drop a;",
-            ),
+            ("alter table t add a uuid default gen_random_uuid();", "alter table t drop a;"),
             ("alter table t add a serial;", "alter table t drop a;"),
             ("create index i on t (f(a));", "drop index i;"),
-            (
-                "create table p partition of t for values in (1);",
-                "drop table p;",
-            ),
+            ("create table p partition of t for values in (1);", "drop table p;"),
             ("begin; create table t (a int); commit;", "drop table t;"),
             ("creat table t;", "drop table t;"),
         ] {
@@ -315,22 +257,10 @@ mod tests {
     fn dropping_what_the_run_made_destroys_nothing() {
         let found = |sql: &str| destroys(&[&script(sql)]);
         assert_eq!(found("create table t (a int); drop table t;"), None);
-        assert_eq!(
-            found("alter table u add a int;\nalter table u drop a;"),
-            None
-        );
-        assert_eq!(
-            found("create table if not exists t (a int); drop table t;").unwrap(),
-            "line 1 drops table `t`"
-        );
-        assert_eq!(
-            found("create table t (a int);\ndrop table t, u;").unwrap(),
-            "line 2 drops table `t`, `u`"
-        );
-        assert_eq!(
-            found("drop table t;\ncreate table t (a int);").unwrap(),
-            "line 1 drops table `t`"
-        );
+        assert_eq!(found("alter table u add a int;\nalter table u drop a;"), None);
+        assert_eq!(found("create table if not exists t (a int); drop table t;").unwrap(), "line 1 drops table `t`");
+        assert_eq!(found("create table t (a int);\ndrop table t, u;").unwrap(), "line 2 drops table `t`, `u`");
+        assert_eq!(found("drop table t;\ncreate table t (a int);").unwrap(), "line 1 drops table `t`");
         assert_eq!(
             found("create table t (a int); drop table t; drop table if exists t;").unwrap(),
             "line 1 drops table `t`"

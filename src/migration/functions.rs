@@ -189,14 +189,7 @@ const HARMLESS: &[&str] = &[
 ];
 
 /// Functions that overwrite a value which was there.
-const DESTRUCTIVE: &[&str] = &[
-    "setval",
-    "lo_unlink",
-    "lo_put",
-    "lowrite",
-    "lo_truncate",
-    "lo_truncate64",
-];
+const DESTRUCTIVE: &[&str] = &["setval", "lo_unlink", "lo_put", "lowrite", "lo_truncate", "lo_truncate64"];
 
 /// What the calls in a statement may do.
 #[derive(Debug, Default)]
@@ -215,9 +208,9 @@ pub(crate) fn calls(node: &SyntaxNode) -> Calls {
             continue;
         }
         // `extract(…)`, `exists(…)` and the like have nodes of their own and are the grammar's.
-        let Some(callee) = call.first_child().filter(|callee| {
-            matches!(callee.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR)
-        }) else {
+        let Some(callee) =
+            call.first_child().filter(|callee| matches!(callee.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR))
+        else {
             continue;
         };
         let called = name(&callee);
@@ -233,16 +226,14 @@ pub(crate) fn calls(node: &SyntaxNode) -> Calls {
 
 /// Whether an expression is made of literals only, so that it has one value for all rows and for good.
 pub(crate) fn is_constant(node: &SyntaxNode) -> bool {
-    std::iter::once(node.clone())
-        .chain(node.descendants())
-        .all(|node| {
-            !matches!(
-                node.kind(),
-                SyntaxKind::CALL_EXPR
-                    | SyntaxKind::NAME_REF
-                    | SyntaxKind::FIELD_EXPR
-                    | SyntaxKind::SELECT
-                    | SyntaxKind::ERROR
-            )
-        })
+    std::iter::once(node.clone()).chain(node.descendants()).all(|node| {
+        !matches!(
+            node.kind(),
+            SyntaxKind::CALL_EXPR
+                | SyntaxKind::NAME_REF
+                | SyntaxKind::FIELD_EXPR
+                | SyntaxKind::SELECT
+                | SyntaxKind::ERROR
+        )
+    })
 }

@@ -67,10 +67,7 @@ pub(crate) struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     pub fn new(sql: &'a str) -> Self {
-        Lexer {
-            bytes: sql.as_bytes(),
-            at: 0,
-        }
+        Lexer { bytes: sql.as_bytes(), at: 0 }
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -87,9 +84,7 @@ impl<'a> Lexer<'a> {
 
     fn find(&self, needle: &[u8], from: usize) -> Option<usize> {
         let rest = self.bytes.get(from..)?;
-        rest.windows(needle.len())
-            .position(|window| window == needle)
-            .map(|found| from + found)
+        rest.windows(needle.len()).position(|window| window == needle).map(|found| from + found)
     }
 
     /// The end of a line comment that begins at `at`.
@@ -194,10 +189,7 @@ impl<'a> Lexer<'a> {
                     (Kind::DollarText, close + tag.len())
                 }
                 // `$1`, or a lone `$`.
-                None => (
-                    Kind::Other,
-                    self.while_(at + 1, |byte| byte.is_ascii_digit()),
-                ),
+                None => (Kind::Other, self.while_(at + 1, |byte| byte.is_ascii_digit())),
             },
             b';' => (Kind::Semicolon, at + 1),
             b'(' => (Kind::Open, at + 1),
@@ -261,12 +253,7 @@ mod tests {
     fn a_dollar_in_a_name_opens_no_quote() {
         assert_eq!(
             kinds("a$b$ $1 $ x"),
-            [
-                (Kind::Word, "a$b$"),
-                (Kind::Other, "$1"),
-                (Kind::Other, "$"),
-                (Kind::Word, "x")
-            ]
+            [(Kind::Word, "a$b$"), (Kind::Other, "$1"), (Kind::Other, "$"), (Kind::Word, "x")]
         );
     }
 
@@ -274,33 +261,20 @@ mod tests {
     fn a_dollar_quote_ends_at_its_own_tag_only() {
         assert_eq!(
             kinds("$a$ ; $b$ $$ $a$;$ä$;$ä$"),
-            [
-                (Kind::DollarText, "$a$ ; $b$ $$ $a$"),
-                (Kind::Semicolon, ";"),
-                (Kind::DollarText, "$ä$;$ä$")
-            ]
+            [(Kind::DollarText, "$a$ ; $b$ $$ $a$"), (Kind::Semicolon, ";"), (Kind::DollarText, "$ä$;$ä$")]
         );
     }
 
     #[test]
     fn a_parameter_may_stand_before_a_dollar_quote() {
-        assert_eq!(
-            kinds("$1$$;$$"),
-            [(Kind::Other, "$1"), (Kind::DollarText, "$$;$$")]
-        );
+        assert_eq!(kinds("$1$$;$$"), [(Kind::Other, "$1"), (Kind::DollarText, "$$;$$")]);
     }
 
     #[test]
     fn backslashes_escape_in_e_strings_only() {
         assert_eq!(
             kinds(r"E'\'' '\' U&'\'"),
-            [
-                (Kind::Text, r"E'\''"),
-                (Kind::Text, r"'\'"),
-                (Kind::Word, "U"),
-                (Kind::Other, "&"),
-                (Kind::Text, r"'\'")
-            ]
+            [(Kind::Text, r"E'\''"), (Kind::Text, r"'\'"), (Kind::Word, "U"), (Kind::Other, "&"), (Kind::Text, r"'\'")]
         );
     }
 

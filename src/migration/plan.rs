@@ -42,12 +42,7 @@ pub struct Plan {
 }
 
 /// Plans an apply. Order: by version, and after what the metadata's `dependencies` name.
-pub fn plan(
-    files: &[Migration],
-    applied: &[Applied],
-    selection: &Selection,
-    on_changed: OnChanged,
-) -> Plan {
+pub fn plan(files: &[Migration], applied: &[Applied], selection: &Selection, on_changed: OnChanged) -> Plan {
     let mut plan = Plan::default();
     let ordered = plan.order(files);
     plan.refuse_duplicates(&ordered, applied);
@@ -65,10 +60,8 @@ pub fn plan(
         let reason = match recorded.of(migration) {
             None => {
                 if let Some(highest) = highest.filter(|highest| migration.version < **highest) {
-                    plan.notes.push(format!(
-                        "`{}` arrives after `{highest}` was applied, and runs now",
-                        migration.file_name
-                    ));
+                    plan.notes
+                        .push(format!("`{}` arrives after `{highest}` was applied, and runs now", migration.file_name));
                 }
                 "pending"
             }
@@ -78,10 +71,7 @@ pub fn plan(
                 None => continue,
             },
         };
-        plan.pending.push(Pending {
-            migration: migration.clone(),
-            reason: reason.to_owned(),
-        });
+        plan.pending.push(Pending { migration: migration.clone(), reason: reason.to_owned() });
     }
     if let Some(limit) = selection.limit {
         plan.pending.truncate(limit);
@@ -106,32 +96,18 @@ impl<'a> Recorded<'a> {
         match self.0.get(&migration.version)?.as_slice() {
             [one] => Some(one),
             // Duplicate numbers that are both applied are told apart by their names.
-            several => several
-                .iter()
-                .find(|one| one.name == migration.name)
-                .copied(),
+            several => several.iter().find(|one| one.name == migration.name).copied(),
         }
     }
 }
 
 impl Plan {
-    fn note_missing_files(
-        &mut self,
-        files: &[Migration],
-        recorded: &Recorded<'_>,
-        applied: &[Applied],
-    ) {
-        let there: BTreeSet<(&Version, &str)> = files
-            .iter()
-            .filter_map(|file| recorded.of(file))
-            .map(|one| (&one.version, one.name.as_str()))
-            .collect();
+    fn note_missing_files(&mut self, files: &[Migration], recorded: &Recorded<'_>, applied: &[Applied]) {
+        let there: BTreeSet<(&Version, &str)> =
+            files.iter().filter_map(|file| recorded.of(file)).map(|one| (&one.version, one.name.as_str())).collect();
         for one in applied {
             if !there.contains(&(&one.version, one.name.as_str())) {
-                self.notes.push(format!(
-                    "`{}` is applied, but its file is gone",
-                    one.label()
-                ));
+                self.notes.push(format!("`{}` is applied, but its file is gone", one.label()));
             }
         }
     }
@@ -140,52 +116,34 @@ impl Plan {
     fn refuse_duplicates(&mut self, ordered: &[&Migration], applied: &[Applied]) {
         let mut by_version: BTreeMap<&Version, Vec<&Migration>> = BTreeMap::new();
         for migration in ordered {
-            by_version
-                .entry(&migration.version)
-                .or_default()
-                .push(migration);
+            by_version.entry(&migration.version).or_default().push(migration);
         }
         for (version, files) in by_version {
-            let known = |file: &&Migration| {
-                applied
-                    .iter()
-                    .any(|one| one.version == *version && one.name == file.name)
-            };
+            let known = |file: &&Migration| applied.iter().any(|one| one.version == *version && one.name == file.name);
             if files.len() > 1 && !files.iter().all(known) {
                 self.errors.push(
-                    Error::failed(format!(
-                        "version `{version}` is taken by {} files: {}",
-                        files.len(),
-                        names(&files)
-                    ))
-                    .hint("give one of them a number of its own"),
+                    Error::failed(format!("version `{version}` is taken by {} files: {}", files.len(), names(&files)))
+                        .hint("give one of them a number of its own"),
                 );
             }
         }
     }
 
     /// Why an applied migration runs again, if it does.
-    fn compare(
-        &mut self,
-        migration: &Migration,
-        record: &Applied,
-        on_changed: OnChanged,
-    ) -> Option<&'static str> {
+    fn compare(&mut self, migration: &Migration, record: &Applied, on_changed: OnChanged) -> Option<&'static str> {
         if migration.checksum == record.checksum {
             return None;
         }
         let file = &migration.file_name;
         if record.loose_checksum.as_ref() == Some(&migration.loose_checksum) {
-            self.notes.push(format!(
-                "`{file}` was edited after it was applied: only comments or white space differ"
-            ));
+            self.notes.push(format!("`{file}` was edited after it was applied: only comments or white space differ"));
             return None;
         }
         match on_changed {
             OnChanged::Rerun => return Some("changed"),
-            OnChanged::Warn => self.notes.push(format!(
-                "`{file}` was changed after it was applied; it does not run again"
-            )),
+            OnChanged::Warn => {
+                self.notes.push(format!("`{file}` was changed after it was applied; it does not run again"))
+            }
             OnChanged::Error => self.errors.push(
                 Error::failed(format!("`{file}` was changed after it was applied"))
                     .because(format!(
@@ -201,29 +159,25 @@ impl Plan {
 
     /// The file names that the selection means.
     fn select(&mut self, ordered: &[&Migration], selection: &Selection) -> BTreeSet<String> {
-        let find = |wanted: &str| -> Result<usize, Error> {
-            let found: Vec<usize> = (0..ordered.len())
-                .filter(|&at| ordered.get(at).is_some_and(|one| one.is_called(wanted)))
-                .collect();
-            match found.as_slice() {
-                [at] => Ok(*at),
-                [] => {
-                    let near = nearest(wanted, ordered.iter().map(|one| one.label()));
-                    let error = Error::usage(format!("no migration is called `{wanted}`"));
-                    Err(if near.is_empty() {
-                        error.hint("ripcord status")
-                    } else {
-                        error
-                            .because(format!("near: {}", near.join(", ")))
-                            .hint("ripcord status")
-                    })
+        let find =
+            |wanted: &str| -> Result<usize, Error> {
+                let found: Vec<usize> =
+                    (0..ordered.len()).filter(|&at| ordered.get(at).is_some_and(|one| one.is_called(wanted))).collect();
+                match found.as_slice() {
+                    [at] => Ok(*at),
+                    [] => {
+                        let near = nearest(wanted, ordered.iter().map(|one| one.label()));
+                        let error = Error::usage(format!("no migration is called `{wanted}`"));
+                        Err(if near.is_empty() {
+                            error.hint("ripcord status")
+                        } else {
+                            error.because(format!("near: {}", near.join(", "))).hint("ripcord status")
+                        })
+                    }
+                    _ => Err(Error::usage(format!("`{wanted}` means {} migrations", found.len()))
+                        .hint("give the file's name")),
                 }
-                _ => Err(
-                    Error::usage(format!("`{wanted}` means {} migrations", found.len()))
-                        .hint("give the file's name"),
-                ),
-            }
-        };
+            };
         let mut positions = 0..ordered.len();
         if let Some(target) = &selection.target {
             match find(target) {
@@ -255,26 +209,20 @@ impl Plan {
     /// By version, and after what each depends on; versions decide between what is free to run.
     fn order<'a>(&mut self, files: &'a [Migration]) -> Vec<&'a Migration> {
         let mut waiting: Vec<&Migration> = files.iter().collect();
-        waiting.sort_by(|one, other| {
-            (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name))
-        });
+        waiting.sort_by(|one, other| (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name)));
         let mut ordered: Vec<&Migration> = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
             let is_free = |migration: &&Migration| {
                 !migration.metadata.dependencies.iter().any(|wanted| {
-                    waiting.iter().any(|other| {
-                        other.is_called(wanted) && other.file_name != migration.file_name
-                    }) || migration.is_called(wanted)
+                    waiting.iter().any(|other| other.is_called(wanted) && other.file_name != migration.file_name)
+                        || migration.is_called(wanted)
                 })
             };
             let Some(at) = waiting.iter().position(is_free) else {
                 let circle = circle(&waiting);
                 self.errors.push(
-                    Error::failed(format!(
-                        "these migrations depend on each other: {}",
-                        names(&circle)
-                    ))
-                    .hint("take one of the dependencies out"),
+                    Error::failed(format!("these migrations depend on each other: {}", names(&circle)))
+                        .hint("take one of the dependencies out"),
                 );
                 ordered.append(&mut waiting);
                 break;
@@ -290,16 +238,8 @@ impl Plan {
         for (at, pending) in self.pending.iter().enumerate() {
             let file = &pending.migration.file_name;
             for wanted in &pending.migration.metadata.dependencies {
-                let runs = self
-                    .pending
-                    .iter()
-                    .take(at)
-                    .any(|before| before.migration.is_called(wanted));
-                let applied = recorded
-                    .0
-                    .values()
-                    .flatten()
-                    .any(|one| one.is_called(wanted));
+                let runs = self.pending.iter().take(at).any(|before| before.migration.is_called(wanted));
+                let applied = recorded.0.values().flatten().any(|one| one.is_called(wanted));
                 if runs || applied {
                     continue;
                 }
@@ -314,11 +254,7 @@ impl Plan {
                         let error = Error::failed(format!(
                             "`{file}` depends on `{wanted}`, which is no migration of this folder"
                         ));
-                        if near.is_empty() {
-                            error
-                        } else {
-                            error.because(format!("near: {}", near.join(", ")))
-                        }
+                        if near.is_empty() { error } else { error.because(format!("near: {}", near.join(", "))) }
                     }
                 });
             }
@@ -333,28 +269,21 @@ fn circle<'a>(waiting: &[&'a Migration]) -> Vec<&'a Migration> {
     let mut path: Vec<&Migration> = Vec::new();
     let mut next = waiting.first().copied();
     while let Some(migration) = next {
-        if let Some(at) = path
-            .iter()
-            .position(|seen| seen.file_name == migration.file_name)
-        {
+        if let Some(at) = path.iter().position(|seen| seen.file_name == migration.file_name) {
             return path.split_off(at);
         }
         path.push(migration);
-        next = migration.metadata.dependencies.iter().find_map(|wanted| {
-            waiting
-                .iter()
-                .find(|other| other.is_called(wanted))
-                .copied()
-        });
+        next = migration
+            .metadata
+            .dependencies
+            .iter()
+            .find_map(|wanted| waiting.iter().find(|other| other.is_called(wanted)).copied());
     }
     path
 }
 
 fn names(migrations: &[&Migration]) -> String {
-    let names: Vec<String> = migrations
-        .iter()
-        .map(|migration| format!("`{}`", migration.file_name))
-        .collect();
+    let names: Vec<String> = migrations.iter().map(|migration| format!("`{}`", migration.file_name)).collect();
     names.join(", ")
 }
 
@@ -368,21 +297,13 @@ pub(crate) fn nearest(wanted: &str, known: impl Iterator<Item = String>) -> Vec<
     let mut near: Vec<(usize, String)> = known
         .filter_map(|name| {
             let lower = name.to_lowercase();
-            let contained =
-                !wanted.is_empty() && (lower.contains(&wanted) || wanted.contains(&lower));
-            let distance = if contained {
-                0
-            } else {
-                distance(&wanted, &lower)
-            };
+            let contained = !wanted.is_empty() && (lower.contains(&wanted) || wanted.contains(&lower));
+            let distance = if contained { 0 } else { distance(&wanted, &lower) };
             (contained || distance <= lower.chars().count().max(3) / 3).then_some((distance, name))
         })
         .collect();
     near.sort();
-    near.into_iter()
-        .take(3)
-        .map(|(_, name)| format!("`{name}`"))
-        .collect()
+    near.into_iter().take(3).map(|(_, name)| format!("`{name}`")).collect()
 }
 
 /// Levenshtein's distance, on the first hundred characters.
@@ -395,9 +316,7 @@ fn distance(one: &str, other: &str) -> usize {
         next.push(left);
         for (b, pair) in other.iter().zip(row.windows(2)) {
             if let [diagonal, above] = pair {
-                left = (diagonal + usize::from(a != *b))
-                    .min(above + 1)
-                    .min(left + 1);
+                left = (diagonal + usize::from(a != *b)).min(above + 1).min(left + 1);
                 next.push(left);
             }
         }

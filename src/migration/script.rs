@@ -8,21 +8,15 @@ use crate::error::Result;
 impl Script {
     /// Splits and classifies `sql`, whose first line is line `first_line` of `file`.
     pub fn parse(sql: &str, file: &str, first_line: u32) -> Result<Self> {
-        let mut script = Script {
-            sql: sql.to_owned(),
-            first_line,
-            statements: split(sql, file, first_line)?,
-            no_transaction: None,
-        };
+        let mut script =
+            Script { sql: sql.to_owned(), first_line, statements: split(sql, file, first_line)?, no_transaction: None };
         script.no_transaction = script.needs_no_transaction();
         Ok(script)
     }
 
     /// A statement's text, its semicolon included.
     pub fn text(&self, statement: &Statement) -> &str {
-        self.sql
-            .get(statement.start..statement.end)
-            .unwrap_or_default()
+        self.sql.get(statement.start..statement.end).unwrap_or_default()
     }
 
     /// The line in the file on which a statement begins.
@@ -31,10 +25,7 @@ impl Script {
     }
 
     fn needs_no_transaction(&self) -> Option<String> {
-        let refused = self
-            .statements
-            .iter()
-            .find(|statement| statement.effect.needs_no_transaction);
+        let refused = self.statements.iter().find(|statement| statement.effect.needs_no_transaction);
         if let Some(statement) = refused {
             return Some(format!(
                 "`{}` in line {} cannot run inside a transaction",
@@ -60,9 +51,10 @@ impl Script {
                 continue;
             }
             let later = self.statements.iter().skip(index + 1);
-            if let Some(user) = later.into_iter().find(|later| {
-                new_label(self.text(later)).is_none() && mentions(self.text(later), &label)
-            }) {
+            if let Some(user) = later
+                .into_iter()
+                .find(|later| new_label(self.text(later)).is_none() && mentions(self.text(later), &label))
+            {
                 return Some(format!(
                     "line {} uses the label `{label}` that line {} adds, which the server allows only after a commit",
                     self.line(user),
@@ -87,36 +79,22 @@ pub(crate) fn opening(statement: &str) -> String {
 
 /// Type and label of an ALTER TYPE … ADD VALUE.
 fn new_label(statement: &str) -> Option<(String, String)> {
-    let tokens: Vec<Token> = Lexer::new(statement)
-        .map_while(std::result::Result::ok)
-        .filter(Token::is_significant)
-        .collect();
-    let is = |at: usize, word: &str| {
-        tokens
-            .get(at)
-            .is_some_and(|token| token.text(statement).eq_ignore_ascii_case(word))
-    };
+    let tokens: Vec<Token> =
+        Lexer::new(statement).map_while(std::result::Result::ok).filter(Token::is_significant).collect();
+    let is =
+        |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.text(statement).eq_ignore_ascii_case(word));
     if !is(0, "alter") || !is(1, "type") {
         return None;
     }
     let add = (2..tokens.len()).find(|&at| is(at, "add") && is(at + 1, "value"))?;
-    let label = tokens
-        .iter()
-        .skip(add)
-        .find(|token| token.kind == Kind::Text)?;
-    let kind: String = tokens
-        .get(2..add)?
-        .iter()
-        .map(|token| token.text(statement).to_ascii_lowercase())
-        .collect();
+    let label = tokens.iter().skip(add).find(|token| token.kind == Kind::Text)?;
+    let kind: String = tokens.get(2..add)?.iter().map(|token| token.text(statement).to_ascii_lowercase()).collect();
     Some((kind, unquoted(label.text(statement))))
 }
 
 fn unquoted(literal: &str) -> String {
-    let inside = literal
-        .find('\'')
-        .and_then(|open| literal.get(open + 1..literal.len().saturating_sub(1)))
-        .unwrap_or(literal);
+    let inside =
+        literal.find('\'').and_then(|open| literal.get(open + 1..literal.len().saturating_sub(1))).unwrap_or(literal);
     inside.replace("''", "'")
 }
 
@@ -125,18 +103,11 @@ fn unquoted(literal: &str) -> String {
 fn mentions(statement: &str, label: &str) -> bool {
     let folded = super::split::fold(statement).to_ascii_lowercase();
     let executes = folded.starts_with("do ") || folded.contains("language sql");
-    Lexer::new(statement)
-        .map_while(std::result::Result::ok)
-        .any(|token| match token.kind {
-            Kind::Text => unquoted(token.text(statement)) == label,
-            Kind::DollarText => {
-                executes
-                    && token
-                        .text(statement)
-                        .contains(&format!("'{}'", label.replace('\'', "''")))
-            }
-            _ => false,
-        })
+    Lexer::new(statement).map_while(std::result::Result::ok).any(|token| match token.kind {
+        Kind::Text => unquoted(token.text(statement)) == label,
+        Kind::DollarText => executes && token.text(statement).contains(&format!("'{}'", label.replace('\'', "''"))),
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -150,10 +121,7 @@ mod tests {
     #[test]
     fn one_statement_is_enough() {
         let found = reason("select 1;\ncreate index concurrently i on t (a);").unwrap();
-        assert!(
-            found.contains("`create index concurrently i on t …` in line 4"),
-            "{found}"
-        );
+        assert!(found.contains("`create index concurrently i on t …` in line 4"), "{found}");
         assert_eq!(reason("create index i on t (a);"), None);
     }
 
@@ -161,27 +129,12 @@ mod tests {
     fn a_new_label_may_not_be_used_at_once() {
         let add = "alter type mood add value if not exists 'it''s' after 'ok';\n";
         assert_eq!(reason(add), None);
-        assert_eq!(
-            reason(&format!(
-                "{add}alter type mood add value 'new' after 'it''s';"
-            )),
-            None
-        );
-        assert!(
-            reason(&format!("{add}insert into t values ('it''s');"))
-                .unwrap()
-                .contains("line 4")
-        );
+        assert_eq!(reason(&format!("{add}alter type mood add value 'new' after 'it''s';")), None);
+        assert!(reason(&format!("{add}insert into t values ('it''s');")).unwrap().contains("line 4"));
         assert!(reason(&format!("{add}do $$ begin perform 'it''s'::mood; end $$;")).is_some());
         assert_eq!(reason(&format!("{add}-- 'it''s'\nselect 'x';")), None);
-        let function =
-            "create function f() returns mood language plpgsql as $$ begin return 'it''s'; end $$;";
+        let function = "create function f() returns mood language plpgsql as $$ begin return 'it''s'; end $$;";
         assert_eq!(reason(&format!("{add}{function}")), None);
-        assert_eq!(
-            reason(&format!(
-                "create type mood as enum ('ok');{add}insert into t values ('it''s');"
-            )),
-            None
-        );
+        assert_eq!(reason(&format!("create type mood as enum ('ok');{add}insert into t values ('it''s');")), None);
     }
 }

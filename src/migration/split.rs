@@ -47,13 +47,8 @@ pub fn fold(sql: &str) -> String {
 pub(crate) fn line_column(sql: &str, offset: usize, first_line: u32) -> (u32, u32) {
     let before = sql.as_bytes().get(..offset).unwrap_or(sql.as_bytes());
     let lines = before.iter().filter(|&&byte| byte == b'\n').count();
-    let line_start = before
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
-    let column = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default())
-        .chars()
-        .count();
+    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default()).chars().count();
     (
         first_line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX)),
         u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1),
@@ -70,11 +65,7 @@ pub(crate) fn ranges(sql: &str, file: &str, first_line: u32) -> Result<Vec<Range
     let mut piece = Piece::default();
     for token in Lexer::new(sql) {
         let token = token.map_err(|open| {
-            Error::failed(format!(
-                "{}: the {} that begins here never ends",
-                place(open.start),
-                open.what
-            ))
+            Error::failed(format!("{}: the {} that begins here never ends", place(open.start), open.what))
         })?;
         match token.kind {
             Kind::Space | Kind::Comment => continue,
@@ -140,11 +131,7 @@ impl Piece {
             _ => {}
         }
         if token.kind != Kind::Word {
-            self.previous = if text == "." {
-                ".".to_owned()
-            } else {
-                String::new()
-            };
+            self.previous = if text == "." { ".".to_owned() } else { String::new() };
             return;
         }
         let word = text.to_ascii_lowercase();
@@ -187,11 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pieces(sql: &str) -> Vec<&str> {
-        ranges(sql, "f.sql", 1)
-            .unwrap()
-            .into_iter()
-            .map(|range| &sql[range])
-            .collect()
+        ranges(sql, "f.sql", 1).unwrap().into_iter().map(|range| &sql[range]).collect()
     }
 
     #[test]
@@ -220,18 +203,12 @@ mod tests {
     #[test]
     fn begin_without_atomic_is_a_statement_of_its_own() {
         assert_eq!(pieces("begin; select 1; end;").len(), 3);
-        assert_eq!(
-            pieces("create table begin (atomic int); select 1;").len(),
-            2
-        );
+        assert_eq!(pieces("create table begin (atomic int); select 1;").len(), 2);
     }
 
     #[test]
     fn the_last_statement_needs_no_semicolon() {
-        assert_eq!(
-            pieces("select 1;\r\nselect 2 -- end\r\n"),
-            ["select 1;", "select 2"]
-        );
+        assert_eq!(pieces("select 1;\r\nselect 2 -- end\r\n"), ["select 1;", "select 2"]);
     }
 
     #[test]
@@ -244,12 +221,7 @@ mod tests {
     #[test]
     fn psql_commands_are_named_with_their_place() {
         let error = ranges("select 1;\n\\i other.sql\n", "001_a.sql", 4).unwrap_err();
-        assert!(
-            error
-                .message()
-                .contains("`001_a.sql`, line 5, column 1: `\\i`"),
-            "{error}"
-        );
+        assert!(error.message().contains("`001_a.sql`, line 5, column 1: `\\i`"), "{error}");
         assert!(ranges("select 1 \\gexec", "f", 1).is_err());
         assert!(ranges("select '\\i'", "f", 1).is_ok());
         assert!(ranges("$$\n\\i x\n$$", "f", 1).is_ok());
@@ -257,8 +229,7 @@ mod tests {
 
     #[test]
     fn inline_copy_is_told_before_its_data_confuse_anything() {
-        let error =
-            ranges("select 1;\ncopy t (a) from stdin;\nit's\n\\.\n", "f.sql", 1).unwrap_err();
+        let error = ranges("select 1;\ncopy t (a) from stdin;\nit's\n\\.\n", "f.sql", 1).unwrap_err();
         assert!(error.message().contains("line 2"), "{error}");
         assert!(ranges("copy t from '/a/stdin';", "f.sql", 1).is_ok());
         assert!(ranges("copy (select 1 from stdin) to '/x';", "f.sql", 1).is_ok());

@@ -28,9 +28,8 @@ pub(crate) fn with_tree<R: Send + 'static>(
     }
     let sql = sql.to_owned();
     // A thread of its own, for its stack, and because a panic in it ends nothing else.
-    let worker = std::thread::Builder::new()
-        .name("sql-parser".to_owned())
-        .stack_size(16 * 1024 * 1024 + sql.len() * 2048);
+    let worker =
+        std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(16 * 1024 * 1024 + sql.len() * 512);
     let handle = worker.spawn(move || {
         let parse = SourceFile::parse(&sql);
         let problems: Vec<_> = parse
@@ -90,9 +89,7 @@ pub(crate) fn has(node: &SyntaxNode, kind: SyntaxKind) -> bool {
 
 /// The first child whose kind is one of these, as a normalised name.
 pub(crate) fn name_among(node: &SyntaxNode, kinds: &[SyntaxKind]) -> Option<String> {
-    node.children()
-        .find(|child| kinds.contains(&child.kind()))
-        .map(|child| name(&child))
+    node.children().find(|child| kinds.contains(&child.kind())).map(|child| name(&child))
 }
 
 /// A name as the catalog would spell it: unquoted parts in lower case, quotes only where they are
@@ -113,23 +110,14 @@ pub(crate) fn name(node: &SyntaxNode) -> String {
 }
 
 fn normal(text: &str) -> String {
-    let plain = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
+    let plain = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     match plain {
         None => text.to_ascii_lowercase(),
         Some(plain) => {
             let simple = plain.bytes().enumerate().all(|(at, byte)| {
-                byte.is_ascii_lowercase()
-                    || byte == b'_'
-                    || byte >= 0x80
-                    || (at > 0 && byte.is_ascii_digit())
+                byte.is_ascii_lowercase() || byte == b'_' || byte >= 0x80 || (at > 0 && byte.is_ascii_digit())
             });
-            if simple && !plain.is_empty() {
-                plain.to_owned()
-            } else {
-                text.to_owned()
-            }
+            if simple && !plain.is_empty() { plain.to_owned() } else { text.to_owned() }
         }
     }
 }
@@ -164,9 +152,7 @@ mod tests {
         let sql = "drop table ONLY_ME, \"Big\".\"small\" , S . T";
         let names = with_tree(sql, |root, _| {
             let drop = root.first_child().unwrap();
-            drop.children()
-                .map(|child| name(&child))
-                .collect::<Vec<_>>()
+            drop.children().map(|child| name(&child)).collect::<Vec<_>>()
         });
         assert_eq!(names.unwrap(), ["only_me", "\"Big\".small", "s.t"]);
     }

@@ -21,8 +21,7 @@ pub enum Undo {
 
 /// Plans a rollback: the applied migrations to undo, newest first. `applied` is in the order of applying.
 pub fn plan_undo(applied: &[Applied], undo: &Undo) -> Result<Vec<Applied>> {
-    let newest_first =
-        |from: usize| -> Vec<Applied> { applied.iter().skip(from).rev().cloned().collect() };
+    let newest_first = |from: usize| -> Vec<Applied> { applied.iter().skip(from).rev().cloned().collect() };
     match undo {
         Undo::Steps(steps) if *steps > applied.len() => Err(Error::usage(format!(
             "cannot undo {steps} migrations: {} applied",
@@ -42,16 +41,10 @@ pub fn plan_undo(applied: &[Applied], undo: &Undo) -> Result<Vec<Applied>> {
             // 0 is the state before the first batch.
             if *batch != 0 && !applied.iter().any(|one| one.batch == *batch) {
                 return Err(
-                    Error::usage(format!("there is no batch {batch}{}", batches(applied)))
-                        .hint("ripcord history"),
+                    Error::usage(format!("there is no batch {batch}{}", batches(applied))).hint("ripcord history")
                 );
             }
-            Ok(applied
-                .iter()
-                .rev()
-                .filter(|one| one.batch > *batch)
-                .cloned()
-                .collect())
+            Ok(applied.iter().rev().filter(|one| one.batch > *batch).cloned().collect())
         }
     }
 }
@@ -69,9 +62,8 @@ fn batches(applied: &[Applied]) -> String {
 /// The one applied migration of this version, name, label or file name; the latest when it was applied
 /// under one name twice.
 fn position(applied: &[Applied], wanted: &str) -> Result<usize> {
-    let found: Vec<usize> = (0..applied.len())
-        .filter(|&at| applied.get(at).is_some_and(|one| one.is_called(wanted)))
-        .collect();
+    let found: Vec<usize> =
+        (0..applied.len()).filter(|&at| applied.get(at).is_some_and(|one| one.is_called(wanted))).collect();
     match found.as_slice() {
         [at] => Ok(*at),
         [] => {
@@ -81,21 +73,13 @@ fn position(applied: &[Applied], wanted: &str) -> Result<usize> {
             Err(if near.is_empty() {
                 error.hint("ripcord status")
             } else {
-                error
-                    .because(format!("near: {}", near.join(", ")))
-                    .hint("ripcord status")
+                error.because(format!("near: {}", near.join(", "))).hint("ripcord status")
             })
         }
         several => {
-            let labels: Vec<String> = several
-                .iter()
-                .filter_map(|&at| applied.get(at))
-                .map(|one| format!("`{}`", one.label()))
-                .collect();
-            Err(Error::usage(format!(
-                "`{wanted}` means more than one applied migration: {}",
-                labels.join(", ")
-            )))
+            let labels: Vec<String> =
+                several.iter().filter_map(|&at| applied.get(at)).map(|one| format!("`{}`", one.label())).collect();
+            Err(Error::usage(format!("`{wanted}` means more than one applied migration: {}", labels.join(", "))))
         }
     }
 }
@@ -106,21 +90,16 @@ mod tests {
     use crate::migration::Version;
 
     fn applied() -> Vec<Applied> {
-        [
-            ("001", "users", 1),
-            ("002", "orders", 1),
-            ("003", "lines", 2),
-            ("2.5", "late", 3),
-        ]
-        .into_iter()
-        .map(|(version, name, batch)| Applied {
-            version: Version(version.to_owned()),
-            name: name.to_owned(),
-            checksum: String::new(),
-            loose_checksum: None,
-            batch,
-        })
-        .collect()
+        [("001", "users", 1), ("002", "orders", 1), ("003", "lines", 2), ("2.5", "late", 3)]
+            .into_iter()
+            .map(|(version, name, batch)| Applied {
+                version: Version(version.to_owned()),
+                name: name.to_owned(),
+                checksum: String::new(),
+                loose_checksum: None,
+                batch,
+            })
+            .collect()
     }
 
     fn undone(undo: Undo) -> Vec<String> {
@@ -138,24 +117,15 @@ mod tests {
         assert_eq!(undone(Undo::Batch(3)), Vec::<String>::new());
         assert_eq!(undone(Undo::Target("2".into())), ["late", "lines"]);
         assert_eq!(undone(Undo::To("orders".into())), ["late", "lines"]);
-        assert_eq!(
-            undone(Undo::To("001_users.sql".into())),
-            ["late", "lines", "orders"]
-        );
+        assert_eq!(undone(Undo::To("001_users.sql".into())), ["late", "lines", "orders"]);
         assert_eq!(undone(Undo::Only("002_orders".into())), ["orders"]);
     }
 
     #[test]
     fn what_is_not_there_is_said() {
         let fails = |undo: Undo| plan_undo(&applied(), &undo).unwrap_err();
-        assert_eq!(
-            fails(Undo::Steps(5)).message(),
-            "cannot undo 5 migrations: only 4 are applied"
-        );
-        assert_eq!(
-            fails(Undo::Batch(9)).message(),
-            "there is no batch 9; batches applied: 1 to 3"
-        );
+        assert_eq!(fails(Undo::Steps(5)).message(), "cannot undo 5 migrations: only 4 are applied");
+        assert_eq!(fails(Undo::Batch(9)).message(), "there is no batch 9; batches applied: 1 to 3");
         let error = fails(Undo::To("order".into()));
         assert_eq!(error.causes(), ["near: `002_orders`"]);
         assert_eq!(error.kind(), crate::error::Kind::Usage);
@@ -168,9 +138,6 @@ mod tests {
         let mut applied = applied();
         applied[3].name = "orders".to_owned();
         let error = plan_undo(&applied, &Undo::Only("orders".into())).unwrap_err();
-        assert!(
-            error.message().contains("`002_orders`, `2.5_orders`"),
-            "{error}"
-        );
+        assert!(error.message().contains("`002_orders`, `2.5_orders`"), "{error}");
     }
 }

@@ -35,9 +35,7 @@ impl Version {
         let mut rest = text.as_str();
         while let Some(first) = rest.chars().next() {
             let digits = first.is_ascii_digit();
-            let end = rest
-                .find(|character: char| character.is_ascii_digit() != digits)
-                .unwrap_or(rest.len());
+            let end = rest.find(|character: char| character.is_ascii_digit() != digits).unwrap_or(rest.len());
             let (part, after) = rest.split_at(end);
             rest = after;
             parts.push(if digits {

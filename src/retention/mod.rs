@@ -89,12 +89,7 @@ impl Judged<'_> {
 pub fn plan(rules: &RetentionRules, candidates: &[Candidate], now: Time) -> Vec<Verdict> {
     let mut judged: Vec<Judged> = candidates
         .iter()
-        .map(|candidate| Judged {
-            candidate,
-            protected: false,
-            keep: false,
-            reasons: Vec::new(),
-        })
+        .map(|candidate| Judged { candidate, protected: false, keep: false, reasons: Vec::new() })
         .collect();
     judged.sort_by_key(|one| std::cmp::Reverse((one.candidate.created_at, one.candidate.id)));
 
@@ -112,23 +107,12 @@ pub fn plan(rules: &RetentionRules, candidates: &[Candidate], now: Time) -> Vec<
     for one in &mut judged {
         if one.reasons.is_empty() {
             one.reasons.push(
-                if one.candidate.good {
-                    "no rule keeps it"
-                } else {
-                    "failed or damaged, and a good one stays"
-                }
-                .to_owned(),
+                if one.candidate.good { "no rule keeps it" } else { "failed or damaged, and a good one stays" }
+                    .to_owned(),
             );
         }
     }
-    judged
-        .into_iter()
-        .map(|one| Verdict {
-            id: one.candidate.id,
-            keep: one.keep,
-            reasons: one.reasons,
-        })
-        .collect()
+    judged.into_iter().map(|one| Verdict { id: one.candidate.id, keep: one.keep, reasons: one.reasons }).collect()
 }
 
 /// What stays whatever the rules say.
@@ -153,10 +137,7 @@ fn keep_all(judged: &mut [Judged], reason: &str) {
 }
 
 fn keep_by_rules(rules: &RetentionRules, judged: &mut [Judged], now: Time) {
-    let only_size = RetentionRules {
-        max_size_bytes: rules.max_size_bytes,
-        ..RetentionRules::default()
-    };
+    let only_size = RetentionRules { max_size_bytes: rules.max_size_bytes, ..RetentionRules::default() };
     if *rules == only_size {
         for one in judged.iter_mut().filter(|one| one.candidate.good) {
             one.keep("within the size limit");
@@ -187,18 +168,12 @@ fn keep_by_rules(rules: &RetentionRules, judged: &mut [Judged], now: Time) {
     for one in judged.iter_mut().filter(|one| one.candidate.good) {
         if let Some(within) = rules.keep_within {
             // A span too long to count back from now reaches every backup.
-            let begin = TimeDelta::from_std(within)
-                .ok()
-                .and_then(|span| now.checked_sub_signed(span));
+            let begin = TimeDelta::from_std(within).ok().and_then(|span| now.checked_sub_signed(span));
             if begin.is_none_or(|begin| one.candidate.created_at >= begin) {
                 one.keep(format!("within {}", periods::span(within)));
             }
         }
-        if let Some(tag) = rules
-            .keep_tags
-            .iter()
-            .find(|tag| one.candidate.tags.contains(tag))
-        {
+        if let Some(tag) = rules.keep_tags.iter().find(|tag| one.candidate.tags.contains(tag)) {
             one.keep(format!("tag `{tag}`"));
         }
     }
@@ -216,22 +191,15 @@ fn keep_newest_of_each(period: Period, count: u32, judged: &mut [Judged]) {
             return;
         }
         nth += 1;
-        one.keep(format!(
-            "newest of the {} {name} ({nth} of {count})",
-            period.word()
-        ));
+        one.keep(format!("newest of the {} {name} ({nth} of {count})", period.word()));
         seen = Some(name);
     }
 }
 
 /// Lets the oldest unprotected go until the rest fits.
 fn fit(limit: u64, judged: &mut [Judged]) {
-    let mut total = judged
-        .iter()
-        .filter(|one| one.keep)
-        .fold(0_u64, |sum, one| {
-            sum.saturating_add(one.candidate.stored_bytes)
-        });
+    let mut total =
+        judged.iter().filter(|one| one.keep).fold(0_u64, |sum, one| sum.saturating_add(one.candidate.stored_bytes));
     for one in judged.iter_mut().rev() {
         if total <= limit {
             return;

@@ -88,21 +88,10 @@ mod tests {
 
     #[test]
     fn spans_and_sizes_are_whole_numbers() {
-        for (seconds, text) in [
-            (7 * 86_400, "7d"),
-            (36 * 3600, "36h"),
-            (90 * 60, "90m"),
-            (61, "61s"),
-            (0, "0s"),
-        ] {
+        for (seconds, text) in [(7 * 86_400, "7d"), (36 * 3600, "36h"), (90 * 60, "90m"), (61, "61s"), (0, "0s")] {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
-        for (bytes, text) in [
-            (10 << 30, "10GiB"),
-            (1536 << 20, "1536MiB"),
-            (5, "5 bytes"),
-            (0, "0 bytes"),
-        ] {
+        for (bytes, text) in [(10 << 30, "10GiB"), (1536 << 20, "1536MiB"), (5, "5 bytes"), (0, "0 bytes")] {
             assert_eq!(size(bytes), text);
         }
     }

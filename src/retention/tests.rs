@@ -107,20 +107,12 @@ const CASES: &[(&str, &str, &str)] = &[
     ("last=2", "c 3d, a 1d, b 2d", "ab"),
     ("last=9", "a 1d, b 2d", "ab"),
     ("last=2", "a 1d, b 2d bad, c 3d, d 4d", "ac"),
-    (
-        "last=2",
-        "a 1d safety, b 2d safety, c 3d, d 4d, e 5d",
-        "abcd",
-    ),
+    ("last=2", "a 1d safety, b 2d safety, c 3d, d 4d, e 5d", "abcd"),
     // Of two made at one moment, the greater id is the newer one.
     ("last=1", "a 1d, b 1d", "b"),
     // Within a span, its first moment included; clocks that run ahead count as now.
     ("within=7d", "a 1d, b 6d, c 7d, d 8d", "abc"),
-    (
-        "within=7d",
-        "a 2026-06-10T12:30:00Z, b 2026-06-10T12:29:59.999999Z",
-        "a",
-    ),
+    ("within=7d", "a 2026-06-10T12:30:00Z, b 2026-06-10T12:29:59.999999Z", "a"),
     ("within=1d", "a 2026-07-01T00:00:00Z, b 2d, c 3d", "a"),
     ("within=1d", "a 30d, b 40d", "a"),
     ("within=7d", "a 1d bad, b 2d, c 8d", "b"),
@@ -131,81 +123,37 @@ const CASES: &[(&str, &str, &str)] = &[
     ("daily=1", "a 1h, b 2h, c 1d", "a"),
     ("daily=2", "a 1h, b 2h, c 1d, d 25h, e 2d", "ac"),
     ("daily=3", "a 1h, b 10d, c 11d, d 20d", "abc"),
-    (
-        "daily=2",
-        "a 2026-06-16T00:00:00Z, b 2026-06-15T23:59:59Z, c 2026-06-15T00:00:00Z",
-        "ab",
-    ),
-    (
-        "daily=2",
-        "a 2026-06-16T01:30:00+02:00, b 2026-06-15T23:00:00Z, c 2026-06-14T00:00:00Z",
-        "ac",
-    ),
-    (
-        "weekly=1",
-        "a 2026-06-17T00:00:00Z, b 2026-06-15T00:00:00Z, c 2026-06-14T23:59:59Z",
-        "a",
-    ),
-    (
-        "weekly=2",
-        "a 2026-06-17T00:00:00Z, b 2026-06-15T00:00:00Z, c 2026-06-14T23:59:59Z",
-        "ac",
-    ),
-    (
-        "weekly=2",
-        "a 2025-01-01T00:00:00Z, b 2024-12-30T00:00:00Z, c 2024-12-29T00:00:00Z",
-        "ac",
-    ),
+    ("daily=2", "a 2026-06-16T00:00:00Z, b 2026-06-15T23:59:59Z, c 2026-06-15T00:00:00Z", "ab"),
+    ("daily=2", "a 2026-06-16T01:30:00+02:00, b 2026-06-15T23:00:00Z, c 2026-06-14T00:00:00Z", "ac"),
+    ("weekly=1", "a 2026-06-17T00:00:00Z, b 2026-06-15T00:00:00Z, c 2026-06-14T23:59:59Z", "a"),
+    ("weekly=2", "a 2026-06-17T00:00:00Z, b 2026-06-15T00:00:00Z, c 2026-06-14T23:59:59Z", "ac"),
+    ("weekly=2", "a 2025-01-01T00:00:00Z, b 2024-12-30T00:00:00Z, c 2024-12-29T00:00:00Z", "ac"),
     (
         "monthly=2",
         "a 2026-06-17T00:00:00Z, b 2026-06-01T00:00:00Z, c 2026-05-31T00:00:00Z, d 2026-05-01T00:00:00Z",
         "ac",
     ),
-    (
-        "monthly=2",
-        "a 2026-06-01T00:00:00Z, b 2025-06-30T00:00:00Z, c 2025-06-01T00:00:00Z",
-        "ab",
-    ),
+    ("monthly=2", "a 2026-06-01T00:00:00Z, b 2025-06-30T00:00:00Z, c 2025-06-01T00:00:00Z", "ab"),
     (
         "yearly=2",
         "a 2026-06-17T00:00:00Z, b 2026-01-01T00:00:00Z, c 2025-12-31T23:59:59Z, d 2025-01-01T00:00:00Z",
         "ac",
     ),
-    (
-        "yearly=5",
-        "a 2026-06-17T00:00:00Z, b 2020-01-01T00:00:00Z",
-        "ab",
-    ),
+    ("yearly=5", "a 2026-06-17T00:00:00Z, b 2020-01-01T00:00:00Z", "ab"),
     ("daily=2", "a 1h bad, b 2h, c 1d bad, d 25h, e 3d", "bd"),
     ("daily=1", "a 1h safety, b 2h, c 1d", "ab"),
     // Rules add up.
     ("last=1 monthly=2", "a 1h, b 2d, c 40d, d 41d", "ac"),
-    (
-        "last=2 daily=2 yearly=2",
-        "a 1h, b 2h, c 1d, d 2d, e 2025-03-01T00:00:00Z, f 2025-02-01T00:00:00Z",
-        "abce",
-    ),
+    ("last=2 daily=2 yearly=2", "a 1h, b 2h, c 1d, d 2d, e 2025-03-01T00:00:00Z, f 2025-02-01T00:00:00Z", "abce"),
     // Tags.
-    (
-        "last=1 tag=v2",
-        "a 1d, b 2d tag=v2, c 3d tag=v1, d 4d tag=v1 tag=v2",
-        "abd",
-    ),
-    (
-        "last=1 tag=v1 tag=v2",
-        "a 1d, b 2d tag=v2, c 3d tag=v1, d 4d",
-        "abc",
-    ),
+    ("last=1 tag=v2", "a 1d, b 2d tag=v2, c 3d tag=v1, d 4d tag=v1 tag=v2", "abd"),
+    ("last=1 tag=v1 tag=v2", "a 1d, b 2d tag=v2, c 3d tag=v1, d 4d", "abc"),
     ("last=1 tag=v2", "a 1d, b 2d bad tag=v2", "a"),
     ("tag=v2", "a 1d, b 2d, c 3d tag=v2", "ac"),
     // Pins and unfinished runs.
     ("last=1", "a 1d, b 2d pinned, c 3d", "ab"),
     ("last=1", "a 1d, b 2d needed, c 3d", "ab"),
-    (
-        "last=1",
-        "a 1d, b 2d bad pinned, c 3d bad needed, d 4d bad",
-        "abc",
-    ),
+    ("last=1", "a 1d, b 2d bad pinned, c 3d bad needed, d 4d bad", "abc"),
     ("last=2", "a 1d pinned, b 2d, c 3d", "ab"),
     // The newest good one stays, however old, and is no safety backup.
     ("within=1d", "a 1h bad, b 40d, c 50d", "b"),
@@ -214,32 +162,12 @@ const CASES: &[(&str, &str, &str)] = &[
     // Nothing goes while there is no good one.
     ("last=1", "a 1d bad, b 2d bad", "ab"),
     ("last=1", "a 1d bad", "a"),
-    (
-        "last=1 size=1",
-        "a 1d safety, b 2d safety, c 3d safety, d 90d safety, e 91d bad",
-        "abcde",
-    ),
+    ("last=1 size=1", "a 1d safety, b 2d safety, c 3d safety, d 90d safety, e 91d bad", "abcde"),
     // Safety backups: the last three, and those within the span.
-    (
-        "last=1",
-        "a 1d safety, b 2d safety, c 3d safety, d 4d safety, e 5d",
-        "abce",
-    ),
-    (
-        "last=1 within=7d",
-        "a 1d safety, b 2d safety, c 3d safety, d 4d safety, e 8d safety, f 9d",
-        "abcdf",
-    ),
-    (
-        "last=1",
-        "a 1d safety bad, b 2d safety, c 3d safety, d 4d safety, e 5d",
-        "bcde",
-    ),
-    (
-        "last=1 tag=v2",
-        "a 1d safety, b 2d safety, c 3d safety, d 4d safety tag=v2, e 5d",
-        "abcde",
-    ),
+    ("last=1", "a 1d safety, b 2d safety, c 3d safety, d 4d safety, e 5d", "abce"),
+    ("last=1 within=7d", "a 1d safety, b 2d safety, c 3d safety, d 4d safety, e 8d safety, f 9d", "abcdf"),
+    ("last=1", "a 1d safety bad, b 2d safety, c 3d safety, d 4d safety, e 5d", "bcde"),
+    ("last=1 tag=v2", "a 1d safety, b 2d safety, c 3d safety, d 4d safety tag=v2, e 5d", "abcde"),
     // A deploy tried again and again never pushes the good backup out.
     (
         "standard",
@@ -256,50 +184,22 @@ const CASES: &[(&str, &str, &str)] = &[
     ("size=3", "a 1d, b 2d, c 3d, d 4d", "abc"),
     ("size=3", "a 1d, b 2d, c 3d", "abc"),
     ("size=2", "a 1d, b 2d bad, c 3d, d 4d", "ac"),
-    (
-        "last=4 size=3",
-        "a 1d, b 2d, c 3d, d 4d pinned, e 5d",
-        "abd",
-    ),
-    (
-        "last=4 size=3",
-        "a 1d, b 2d needed, c 3d, d 4d pinned",
-        "abd",
-    ),
+    ("last=4 size=3", "a 1d, b 2d, c 3d, d 4d pinned, e 5d", "abd"),
+    ("last=4 size=3", "a 1d, b 2d needed, c 3d, d 4d pinned", "abd"),
     ("last=2 size=9", "a 1d, b 2d, c 3d", "ab"),
-    (
-        "last=3 size=0",
-        "a 1d size=5, b 2d size=5, c 3d size=5",
-        "a",
-    ),
-    (
-        "last=3 size=10",
-        "a 1d size=5, b 2d size=6, c 3d size=4",
-        "a",
-    ),
-    (
-        "size=2",
-        "a 1d size=9, b 2d pinned size=9, c 3d size=1",
-        "ab",
-    ),
+    ("last=3 size=0", "a 1d size=5, b 2d size=5, c 3d size=5", "a"),
+    ("last=3 size=10", "a 1d size=5, b 2d size=6, c 3d size=4", "a"),
+    ("size=2", "a 1d size=9, b 2d pinned size=9, c 3d size=1", "ab"),
     ("size=2", "a 1d safety, b 2d, c 3d safety", "ab"),
     ("size=1", "a 1d safety, b 2d, c 3d", "b"),
-    (
-        "last=3 size=5",
-        "a 1d size=18446744073709551615, b 2d size=18446744073709551615",
-        "a",
-    ),
+    ("last=3 size=5", "a 1d size=18446744073709551615, b 2d size=18446744073709551615", "a"),
 ];
 
 #[test]
 fn the_right_ones_stay() {
     for (rule, backups, expected) in CASES {
         let verdicts = plan(&rules(rule), &candidates(backups), now());
-        let stays: String = verdicts
-            .iter()
-            .filter(|verdict| verdict.keep)
-            .map(|verdict| letter(verdict.id))
-            .collect();
+        let stays: String = verdicts.iter().filter(|verdict| verdict.keep).map(|verdict| letter(verdict.id)).collect();
         assert_eq!(stays, *expected, "{rule}: {backups}\n{verdicts:#?}");
         assert_eq!(verdicts.len(), candidates(backups).len());
         assert!(verdicts.iter().all(|verdict| !verdict.reasons.is_empty()));
@@ -311,76 +211,21 @@ fn the_right_ones_stay() {
 const REASONS: &[(&str, &str, char, &str)] = &[
     ("", "a 1d, b 2d", 'b', "no rule is set"),
     ("last=10", "a 1d, b 2d, c 3d", 'c', "last 3 of 10"),
-    (
-        "last=1",
-        "a 1d, b 2d",
-        'a',
-        "the newest good one; last 1 of 1",
-    ),
+    ("last=1", "a 1d, b 2d", 'a', "the newest good one; last 1 of 1"),
     ("last=1", "a 1d, b 2d", 'b', "no rule keeps it"),
-    (
-        "last=1",
-        "a 1d, b 2d bad",
-        'b',
-        "failed or damaged, and a good one stays",
-    ),
-    (
-        "last=1",
-        "b 2d bad",
-        'b',
-        "nothing goes while there is no good backup",
-    ),
-    (
-        "last=1",
-        "a 1d, b 2d pinned needed",
-        'b',
-        "pinned; needed by run `r1`",
-    ),
+    ("last=1", "a 1d, b 2d bad", 'b', "failed or damaged, and a good one stays"),
+    ("last=1", "b 2d bad", 'b', "nothing goes while there is no good backup"),
+    ("last=1", "a 1d, b 2d pinned needed", 'b', "pinned; needed by run `r1`"),
     ("within=7d", "a 1d, b 7d", 'b', "within 7d"),
-    (
-        "last=1 within=36h",
-        "a 1h, b 2h safety",
-        'b',
-        "safety backup, last 1 of 3; within 36h",
-    ),
+    ("last=1 within=36h", "a 1h, b 2h safety", 'b', "safety backup, last 1 of 3; within 36h"),
     ("last=1 tag=v2", "a 1h, b 2h tag=v2", 'b', "tag `v2`"),
-    (
-        "hourly=2",
-        "a 10m, b 40m",
-        'b',
-        "newest of the hour 2026-06-17 11:00 (2 of 2)",
-    ),
-    (
-        "daily=7",
-        "a 10m, b 1d",
-        'b',
-        "newest of the day 2026-06-16 (2 of 7)",
-    ),
-    (
-        "weekly=4",
-        "a 10m, b 7d",
-        'b',
-        "newest of the week 2026-W24 (2 of 4)",
-    ),
-    (
-        "monthly=4",
-        "a 10m, b 30d",
-        'b',
-        "newest of the month 2026-05 (2 of 4)",
-    ),
-    (
-        "yearly=4",
-        "a 10m, b 365d",
-        'b',
-        "newest of the year 2025 (2 of 4)",
-    ),
+    ("hourly=2", "a 10m, b 40m", 'b', "newest of the hour 2026-06-17 11:00 (2 of 2)"),
+    ("daily=7", "a 10m, b 1d", 'b', "newest of the day 2026-06-16 (2 of 7)"),
+    ("weekly=4", "a 10m, b 7d", 'b', "newest of the week 2026-W24 (2 of 4)"),
+    ("monthly=4", "a 10m, b 30d", 'b', "newest of the month 2026-05 (2 of 4)"),
+    ("yearly=4", "a 10m, b 365d", 'b', "newest of the year 2025 (2 of 4)"),
     ("size=9", "a 10m, b 365d", 'b', "within the size limit"),
-    (
-        "last=9 size=1024",
-        "a 1d size=1000, b 2d size=25",
-        'b',
-        "over the size limit of 1KiB",
-    ),
+    ("last=9 size=1024", "a 1d size=1000, b 2d size=25", 'b', "over the size limit of 1KiB"),
 ];
 
 #[test]
@@ -405,29 +250,23 @@ fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
     prop::collection::vec(one, 0..40).prop_map(|all| {
         all.into_iter()
             .enumerate()
-            .map(
-                |(n, (hours, purpose, good, pinned, needed, tagged, size))| Candidate {
-                    id: BackupId(Uuid::from_u128(n as u128)),
-                    created_at: now() - Duration::from_secs(hours * 3600),
-                    purpose,
-                    good,
-                    pinned,
-                    tags: tagged.then(|| "t".to_owned()).into_iter().collect(),
-                    stored_bytes: size,
-                    needed_by: needed.then(|| "r".to_owned()),
-                },
-            )
+            .map(|(n, (hours, purpose, good, pinned, needed, tagged, size))| Candidate {
+                id: BackupId(Uuid::from_u128(n as u128)),
+                created_at: now() - Duration::from_secs(hours * 3600),
+                purpose,
+                good,
+                pinned,
+                tags: tagged.then(|| "t".to_owned()).into_iter().collect(),
+                stored_bytes: size,
+                needed_by: needed.then(|| "r".to_owned()),
+            })
             .collect()
     })
 }
 
 fn any_rules() -> impl Strategy<Value = RetentionRules> {
     let counts = (0..5_u32, 0..4_u32, 0..4_u32, 0..4_u32, 0..3_u32, 0..3_u32);
-    let rest = (
-        prop::option::of(0..800_u64),
-        any::<bool>(),
-        prop::option::of(0..600_u64),
-    );
+    let rest = (prop::option::of(0..800_u64), any::<bool>(), prop::option::of(0..600_u64));
     (counts, rest).prop_map(|(counts, (within, tag, size))| RetentionRules {
         keep_last: counts.0,
         keep_hourly: counts.1,

@@ -113,11 +113,7 @@ impl Store {
     /// A backup's place, for people.
     pub fn backup_location(&self, lineage: Lineage, backup: BackupId) -> String {
         let location = self.location();
-        format!(
-            "{}/{}",
-            location.trim_end_matches('/'),
-            backup_folder(lineage, backup)
-        )
+        format!("{}/{}", location.trim_end_matches('/'), backup_folder(lineage, backup))
     }
 
     /// Every lineage that has something here.
@@ -142,22 +138,12 @@ impl Store {
     }
 
     /// Begins a stream of a backup.
-    pub fn begin_stream(
-        &self,
-        lineage: Lineage,
-        backup: BackupId,
-        stream: u32,
-    ) -> Result<Box<dyn ObjectWriter>> {
+    pub fn begin_stream(&self, lineage: Lineage, backup: BackupId, stream: u32) -> Result<Box<dyn ObjectWriter>> {
         self.objects.begin(&stream_path(lineage, backup, stream))
     }
 
     /// Opens a stream; an error when it is missing.
-    pub fn open_stream(
-        &self,
-        lineage: Lineage,
-        backup: BackupId,
-        stream: u32,
-    ) -> Result<Arc<dyn ReadAt>> {
+    pub fn open_stream(&self, lineage: Lineage, backup: BackupId, stream: u32) -> Result<Arc<dyn ReadAt>> {
         let path = stream_path(lineage, backup, stream);
         self.objects.open(&path)?.ok_or_else(|| {
             Error::verification(format!("stream {stream} of backup `{backup}` is missing"))
@@ -167,39 +153,24 @@ impl Store {
 
     /// Drops a stream from the page cache.
     pub fn drop_stream_cache(&self, lineage: Lineage, backup: BackupId, stream: u32) -> Result<()> {
-        self.objects
-            .drop_cache(&stream_path(lineage, backup, stream))
+        self.objects.drop_cache(&stream_path(lineage, backup, stream))
     }
 
     /// Commits a backup.
-    pub fn commit_manifest(
-        &self,
-        lineage: Lineage,
-        backup: BackupId,
-        manifest: &[u8],
-    ) -> Result<()> {
-        self.objects
-            .create(&manifest_path(lineage, backup), manifest)
+    pub fn commit_manifest(&self, lineage: Lineage, backup: BackupId, manifest: &[u8]) -> Result<()> {
+        self.objects.create(&manifest_path(lineage, backup), manifest)
     }
 
     /// Replaces a manifest atomically (its wraps changed). An error when there is none: a backup that
     /// was deleted does not come back.
-    pub fn replace_manifest(
-        &self,
-        lineage: Lineage,
-        backup: BackupId,
-        manifest: &[u8],
-    ) -> Result<()> {
+    pub fn replace_manifest(&self, lineage: Lineage, backup: BackupId, manifest: &[u8]) -> Result<()> {
         self.must_exist(lineage, backup)?;
-        self.objects
-            .replace(&manifest_path(lineage, backup), manifest)
+        self.objects.replace(&manifest_path(lineage, backup), manifest)
     }
 
     /// A manifest's bytes; an error when there is none.
     pub fn manifest(&self, lineage: Lineage, backup: BackupId) -> Result<Vec<u8>> {
-        self.objects
-            .read(&manifest_path(lineage, backup), MAX_MANIFEST_BYTES)?
-            .ok_or_else(|| self.no_backup(backup))
+        self.objects.read(&manifest_path(lineage, backup), MAX_MANIFEST_BYTES)?.ok_or_else(|| self.no_backup(backup))
     }
 
     /// The marks beside a manifest. One that cannot be read is an error; objects under names that are
@@ -216,11 +187,10 @@ impl Store {
             let Some(bytes) = self.objects.read(&object.path, MAX_MARK_BYTES)? else {
                 continue;
             };
-            let broken =
-                || Error::verification(format!("the mark `{name}` of backup `{backup}` is broken"));
+            let broken = || Error::verification(format!("the mark `{name}` of backup `{backup}` is broken"));
             let place = format!("{}/{}", self.location(), object.path);
-            let mark: Mark = serde_json::from_slice(&bytes)
-                .map_err(|error| broken().because(format!("in `{place}`: {error}")))?;
+            let mark: Mark =
+                serde_json::from_slice(&bytes).map_err(|error| broken().because(format!("in `{place}`: {error}")))?;
             if mark.name() != name {
                 return Err(broken().because(format!("`{place}` holds another mark")));
             }
@@ -236,16 +206,14 @@ impl Store {
             check_tag(tag)?;
         }
         self.must_exist(lineage, backup)?;
-        let bytes = serde_json::to_vec(mark)
-            .map_err(|error| Error::failed("could not write a mark").because(error))?;
+        let bytes = serde_json::to_vec(mark).map_err(|error| Error::failed("could not write a mark").because(error))?;
         let path = format!("{}/{}", marks_folder(lineage, backup), mark.name());
         self.objects.replace(&path, &bytes)
     }
 
     /// Removes the pin.
     pub fn unpin(&self, lineage: Lineage, backup: BackupId) -> Result<()> {
-        self.objects
-            .delete(&format!("{}/pinned", marks_folder(lineage, backup)))
+        self.objects.delete(&format!("{}/pinned", marks_folder(lineage, backup)))
     }
 
     /// Removes a backup: its manifest first, then the rest. Also finishes a removal that was cut short,
@@ -256,24 +224,17 @@ impl Store {
         self.objects.delete(&manifest_path(lineage, backup))?;
         // Marks before streams: they are small, and a pin on half a backup helps nobody.
         let marks = format!("{}/", marks_folder(lineage, backup));
-        let (marks, rest): (Vec<_>, Vec<_>) = self
-            .objects
-            .list(&folder)?
-            .into_iter()
-            .partition(|object| object.path.starts_with(&marks));
+        let (marks, rest): (Vec<_>, Vec<_>) =
+            self.objects.list(&folder)?.into_iter().partition(|object| object.path.starts_with(&marks));
         for object in marks.iter().chain(&rest) {
             self.objects.delete(&object.path)?;
         }
         self.objects.sweep(&folder)?;
         let above = backups_folder(lineage);
         if self.objects.folders(&above)?.contains(&backup.to_string()) {
-            return Err(Error::failed(format!(
-                "backup `{backup}` is deleted, but its folder is not empty"
-            ))
-            .because(format!(
-                "`{}` holds something that is not ripcord's",
-                self.backup_location(lineage, backup)
-            )));
+            return Err(Error::failed(format!("backup `{backup}` is deleted, but its folder is not empty")).because(
+                format!("`{}` holds something that is not ripcord's", self.backup_location(lineage, backup)),
+            ));
         }
         Ok(())
     }
@@ -284,15 +245,8 @@ impl Store {
     }
 
     /// Writes one journal object; an error when the name is taken.
-    pub fn append_step(
-        &self,
-        lineage: Lineage,
-        run: RunId,
-        name: &str,
-        bytes: &[u8],
-    ) -> Result<()> {
-        self.objects
-            .create(&format!("{}/{name}", run_folder(lineage, run)), bytes)
+    pub fn append_step(&self, lineage: Lineage, run: RunId, name: &str, bytes: &[u8]) -> Result<()> {
+        self.objects.create(&format!("{}/{name}", run_folder(lineage, run)), bytes)
     }
 
     /// A run's journal objects, sorted by name.
@@ -303,16 +257,9 @@ impl Store {
             let Some(name) = object.path.strip_prefix(&format!("{folder}/")) else {
                 continue;
             };
-            let bytes = self
-                .objects
-                .read(&object.path, MAX_STEP_BYTES)?
-                .ok_or_else(|| {
-                    Error::failed(format!(
-                        "`{}/{}` vanished while the journal was read",
-                        self.location(),
-                        object.path
-                    ))
-                })?;
+            let bytes = self.objects.read(&object.path, MAX_STEP_BYTES)?.ok_or_else(|| {
+                Error::failed(format!("`{}/{}` vanished while the journal was read", self.location(), object.path))
+            })?;
             steps.push((name.to_owned(), bytes));
         }
         Ok(steps)
@@ -345,19 +292,12 @@ impl Store {
     }
 
     fn must_exist(&self, lineage: Lineage, backup: BackupId) -> Result<()> {
-        if self.has_manifest(lineage, backup)? {
-            Ok(())
-        } else {
-            Err(self.no_backup(backup))
-        }
+        if self.has_manifest(lineage, backup)? { Ok(()) } else { Err(self.no_backup(backup)) }
     }
 
     fn no_backup(&self, backup: BackupId) -> Error {
-        Error::failed(format!(
-            "there is no backup `{backup}` in `{}`",
-            self.location()
-        ))
-        .hint("`ripcord backup list` shows those that are there")
+        Error::failed(format!("there is no backup `{backup}` in `{}`", self.location()))
+            .hint("`ripcord backup list` shows those that are there")
     }
 }
 
@@ -394,9 +334,7 @@ fn last_part(path: &str) -> &str {
 fn tag_name(tag: &str) -> String {
     let plain = !tag.is_empty()
         && tag.len() <= 64
-        && tag
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+        && tag.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
     if plain {
         format!("tag-{tag}")
     } else {
@@ -413,9 +351,7 @@ fn is_mark_name(name: &str) -> bool {
 
 fn check_tag(tag: &str) -> Result<()> {
     if tag.is_empty() || tag.len() > MAX_TAG_BYTES || tag.chars().any(char::is_control) {
-        return Err(Error::usage(format!(
-            "a tag is 1 to {MAX_TAG_BYTES} bytes without control characters"
-        )));
+        return Err(Error::usage(format!("a tag is 1 to {MAX_TAG_BYTES} bytes without control characters")));
     }
     Ok(())
 }
@@ -445,24 +381,11 @@ mod tests {
     fn marks_read_back_as_they_were_written() {
         let at = crate::clock::now();
         let marks = [
-            Mark::Verified {
-                at,
-                level: "archive".to_owned(),
-            },
-            Mark::Damaged {
-                at,
-                error: "frame 3".to_owned(),
-            },
-            Mark::Drilled {
-                at,
-                duration_ms: 5,
-                good: true,
-            },
+            Mark::Verified { at, level: "archive".to_owned() },
+            Mark::Damaged { at, error: "frame 3".to_owned() },
+            Mark::Drilled { at, duration_ms: 5, good: true },
             Mark::Pinned { at },
-            Mark::Tag {
-                at,
-                tag: "v2".to_owned(),
-            },
+            Mark::Tag { at, tag: "v2".to_owned() },
         ];
         for mark in marks {
             let bytes = serde_json::to_vec(&mark).unwrap();

@@ -9,15 +9,11 @@ use crate::error::{Error, Result};
 pub(super) fn folder(location: &str) -> Result<PathBuf> {
     let trimmed = location.trim();
     if trimmed.is_empty() {
-        return Err(
-            Error::usage("the store's location is empty").hint("name a folder, such as `backups`")
-        );
+        return Err(Error::usage("the store's location is empty").hint("name a folder, such as `backups`"));
     }
     if trimmed == "~" || trimmed.starts_with("~/") {
-        return Err(Error::usage(format!(
-            "`~` in the store's location `{trimmed}` is not expanded"
-        ))
-        .hint("write the whole path"));
+        return Err(Error::usage(format!("`~` in the store's location `{trimmed}` is not expanded"))
+            .hint("write the whole path"));
     }
     let Some((scheme, rest)) = split_scheme(trimmed) else {
         return Ok(PathBuf::from(trimmed));
@@ -62,9 +58,7 @@ fn decode(path: &str) -> Option<String> {
             rest = tail;
         }
     }
-    String::from_utf8(bytes)
-        .ok()
-        .filter(|path| !path.contains('\0'))
+    String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
 }
 
 #[cfg(test)]
@@ -86,11 +80,7 @@ mod tests {
             ("a:b", "a:b"),
             ("odd folder://x", "odd folder://x"),
         ] {
-            assert_eq!(
-                folder(location).unwrap(),
-                PathBuf::from(expected),
-                "{location}"
-            );
+            assert_eq!(folder(location).unwrap(), PathBuf::from(expected), "{location}");
         }
     }
 
@@ -100,10 +90,7 @@ mod tests {
             ("", "empty"),
             ("  ", "empty"),
             ("~/backups", "not expanded"),
-            (
-                "s3://bucket/prefix",
-                "`s3://…` is not supported: only folders work in this version",
-            ),
+            ("s3://bucket/prefix", "`s3://…` is not supported: only folders work in this version"),
             ("gs://bucket", "only folders work"),
             ("https://user:secret@host/x", "only folders work"),
             ("file://host/share", "no absolute path"),

@@ -65,13 +65,7 @@ impl App {
             out.warn(warning);
         }
         let progress = Progress::new(Arc::new(Events::new(Arc::clone(&out))));
-        Ok(App {
-            resolved,
-            out,
-            progress,
-            stop,
-            scrubber,
-        })
+        Ok(App { resolved, out, progress, stop, scrubber })
     }
 
     /// What operations run with.
@@ -93,8 +87,7 @@ impl App {
     /// The master key; its digits are scrubbed from then on.
     pub async fn key(&self) -> Result<MasterKey> {
         let loaded = config::key::load(self.settings(), self.resolved.why_no_key.as_ref()).await?;
-        self.scrubber
-            .add([loaded.digits.expose_secret().trim().to_owned()]);
+        self.scrubber.add([loaded.digits.expose_secret().trim().to_owned()]);
         for warning in &loaded.warnings {
             self.out.warn(warning);
         }
@@ -122,14 +115,10 @@ impl App {
         }
         let fact = match &environment.name {
             Some(name) => format!("environment `{name}` does not allow a run without a backup"),
-            None => {
-                "no environment is named, and the strict rules do not allow a run without a backup"
-                    .to_owned()
-            }
+            None => "no environment is named, and the strict rules do not allow a run without a backup".to_owned(),
         };
-        Err(Error::refused(fact).hint(
-            "leave out `--skip-backup` (and SKIP_BACKUP), or name an environment that allows it",
-        ))
+        Err(Error::refused(fact)
+            .hint("leave out `--skip-backup` (and SKIP_BACKUP), or name an environment that allows it"))
     }
 
     /// The folder of migrations: the configured one, or the one found.
@@ -158,10 +147,7 @@ impl App {
             let mut stderr = std::io::stderr().lock();
             let _ = write!(stderr, "{question} ").and_then(|()| stderr.flush());
             let mut answer = String::new();
-            std::io::stdin()
-                .lock()
-                .read_line(&mut answer)
-                .map(|_| answer)
+            std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
         });
         Some(answer.is_ok_and(|answer| answer.trim() == expected))
     }
@@ -174,18 +160,11 @@ impl App {
             return Ok(());
         }
         let name = environment.name.as_deref().unwrap_or("this environment");
-        match self.confirm(
-            &format!("{what} in `{name}`? Type `yes` to approve:"),
-            "yes",
-        ) {
+        match self.confirm(&format!("{what} in `{name}`? Type `yes` to approve:"), "yes") {
             Some(true) => Ok(()),
-            Some(false) => Err(Error::refused(format!(
-                "the approval that `{name}` requires was not given"
-            ))),
-            None => Err(Error::refused(format!(
-                "`{name}` requires an approval, and there is no terminal to ask at"
-            ))
-            .hint("give it with `--yes` or FORCE_RUN=true")),
+            Some(false) => Err(Error::refused(format!("the approval that `{name}` requires was not given"))),
+            None => Err(Error::refused(format!("`{name}` requires an approval, and there is no terminal to ask at"))
+                .hint("give it with `--yes` or FORCE_RUN=true")),
         }
     }
 }
@@ -195,9 +174,7 @@ impl App {
 pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let install = |kind| {
-        signal(kind).map_err(|error| Error::failed("signals cannot be taken").because(error))
-    };
+    let install = |kind| signal(kind).map_err(|error| Error::failed("signals cannot be taken").because(error));
     let mut interrupt = install(SignalKind::interrupt())?;
     let mut terminate = install(SignalKind::terminate())?;
     let (sender, receiver) = watch::channel(false);

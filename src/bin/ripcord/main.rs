@@ -29,9 +29,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage_error(&error)),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let exit = match runtime {
         Ok(runtime) => {
             let exit = runtime.block_on(run(cli));
@@ -65,13 +63,7 @@ async fn run(cli: Cli) -> Exit {
     }
     let resolved = std::env::current_dir()
         .map_err(|error| Error::usage("the current folder cannot be found").because(error))
-        .and_then(|cwd| {
-            config::resolve(
-                &Overrides::of(&cli, &command),
-                Variables::of_process(),
-                &cwd,
-            )
-        })
+        .and_then(|cwd| config::resolve(&Overrides::of(&cli, &command), Variables::of_process(), &cwd))
         .and_then(|resolved| refuse_dry_run(&command, reach, resolved.dry_run).map(|()| resolved));
     let resolved = match resolved {
         Ok(resolved) => resolved,
@@ -82,11 +74,7 @@ async fn run(cli: Cli) -> Exit {
     tell_panics(Arc::clone(&out));
     // The sender must live as long as the work where nobody takes signals.
     let (_quiet, never) = watch::channel(false);
-    let stop = if reach.leaves_something() {
-        app::watch_signals(Arc::clone(&out), reach.changes())
-    } else {
-        Ok(never)
-    };
+    let stop = if reach.leaves_something() { app::watch_signals(Arc::clone(&out), reach.changes()) } else { Ok(never) };
     let app = stop.and_then(|stop| App::new(resolved, Arc::clone(&out), scrubber, stop, reach));
     let result = match app {
         Ok(app) => without_panic(reach, dispatch(&app, command.clone())).await,
@@ -114,9 +102,7 @@ async fn without_panic(reach: Reach, work: impl Future<Output = Result<Exit>>) -
         true => Kind::NotRecovered,
         false => Kind::Failed,
     };
-    Err(Error::new(kind, "a defect in ripcord ended the command")
-        .because(what)
-        .hint("ripcord recover"))
+    Err(Error::new(kind, "a defect in ripcord ended the command").because(what).hint("ripcord recover"))
 }
 
 /// Where a panic happened, through the scrubber like everything else.
@@ -131,11 +117,8 @@ fn tell_panics(out: Arc<Renderer>) {
 /// `DRY_RUN=true` promises that nothing changes: a command that cannot keep it does not begin.
 fn refuse_dry_run(command: &Command, reach: Reach, dry_run: bool) -> Result<()> {
     if dry_run && reach.refuses_dry_run() {
-        return Err(Error::usage(format!(
-            "`DRY_RUN=true` is set, and `{}` has no dry run",
-            command.name()
-        ))
-        .hint("unset DRY_RUN"));
+        return Err(Error::usage(format!("`DRY_RUN=true` is set, and `{}` has no dry run", command.name()))
+            .hint("unset DRY_RUN"));
     }
     Ok(())
 }
@@ -155,9 +138,9 @@ async fn without_settings(cli: &Cli, command: &Command, out: &Renderer) -> Optio
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
         Command::Init => commands::init::run(out, &cli.global),
-        Command::Key {
-            command: args::KeyCommand::Generate { output },
-        } => commands::key::generate(out, output.as_deref()),
+        Command::Key { command: args::KeyCommand::Generate { output } } => {
+            commands::key::generate(out, output.as_deref())
+        }
         _ => return None,
     };
     Some(match result {
@@ -193,25 +176,19 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::Fresh(args) => commands::fresh::run(app, args).await,
         Command::Health => commands::health::run(app).await,
         Command::Config => commands::config::run(app),
-        Command::Init | Command::Completions(_) | Command::Man(_) => Err(Error::usage(format!(
-            "`{}` needs no settings",
-            command.name()
-        ))),
+        Command::Init | Command::Completions(_) | Command::Man(_) => {
+            Err(Error::usage(format!("`{}` needs no settings", command.name())))
+        }
     }
 }
 
 /// A wrong command line, in the form of every other error. Help and version are no errors.
 fn usage_error(error: &clap::Error) -> u8 {
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    ) {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let _ = error.print();
         return 0;
     }
-    let words: Vec<String> = std::env::args_os()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let style = Style::of(
         words.iter().any(|word| word == "--json"),
         words.iter().any(|word| word == "--no-color"),
@@ -219,11 +196,7 @@ fn usage_error(error: &clap::Error) -> u8 {
         false,
     );
     let scrubber = Scrubber::default();
-    scrubber.add(
-        words
-            .iter()
-            .flat_map(|word| render::scrub::passwords_in(word)),
-    );
+    scrubber.add(words.iter().flat_map(|word| render::scrub::passwords_in(word)));
     let text = error.render().to_string();
     let typed = command_typed(&words);
     let help = format!("{typed} --help");
@@ -232,18 +205,11 @@ fn usage_error(error: &clap::Error) -> u8 {
         if let Some(tip) = line.trim().strip_prefix("tip: ") {
             wrong = wrong.because(tip.replace('\'', "`"));
         } else if let Some(values) = line.trim().strip_prefix("[possible values: ") {
-            wrong = wrong.because(format!(
-                "possible values are {}",
-                values.trim_end_matches(']')
-            ));
+            wrong = wrong.because(format!("possible values are {}", values.trim_end_matches(']')));
         }
     }
     let wrong = wrong.hint(help);
-    Renderer::new(style, Arc::new(scrubber)).error(
-        typed.trim_start_matches("ripcord "),
-        &wrong,
-        None,
-    );
+    Renderer::new(style, Arc::new(scrubber)).error(typed.trim_start_matches("ripcord "), &wrong, None);
     wrong.kind().exit_code()
 }
 
@@ -252,18 +218,11 @@ fn usage_fact(error: &clap::Error, text: &str) -> String {
         return "a subcommand is missing".to_owned();
     }
     let mut lines = text.lines();
-    let mut fact = lines
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned();
+    let mut fact = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     if error.kind() == ErrorKind::MissingRequiredArgument || fact.ends_with(':') {
         // The list of what is missing stands on lines of its own.
-        let more: Vec<&str> = lines
-            .map(str::trim)
-            .take_while(|line| !line.is_empty())
-            .filter(|line| !line.starts_with('['))
-            .collect();
+        let more: Vec<&str> =
+            lines.map(str::trim).take_while(|line| !line.is_empty()).filter(|line| !line.starts_with('[')).collect();
         fact = format!("{} {}", fact, more.join(", "));
     }
     fact.replace('\'', "`")
@@ -281,4 +240,28 @@ fn command_typed(words: &[String]) -> String {
         command = next;
     }
     typed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_as_what_it_leaves() {
+        for (reach, code) in [(Reach::ChangesWithDryRun, 4), (Reach::Looks, 1)] {
+            let error = without_panic(reach, async { panic!("a broken promise") }).await.unwrap_err();
+            assert_eq!(error.kind().exit_code(), code);
+            assert_eq!(error.causes(), ["a broken promise"]);
+        }
+        let fine = without_panic(Reach::Looks, async { Ok(Exit::DONE) }).await;
+        assert_eq!(fine.unwrap(), Exit::DONE);
+    }
+
+    #[test]
+    fn the_command_is_found_among_the_words() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(command_typed(&words("x -e dev up --nope")), "ripcord apply");
+        assert_eq!(command_typed(&words("x backup create --nope")), "ripcord backup create");
+        assert_eq!(command_typed(&words("x nope")), "ripcord");
+    }
 }

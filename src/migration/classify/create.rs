@@ -12,10 +12,7 @@ use super::query;
 pub(super) fn effect(node: &SyntaxNode) -> Effect {
     let mut effect = match node.kind() {
         // Their query is executed.
-        K::CREATE_TABLE_AS | K::CREATE_MATERIALIZED_VIEW => Effect {
-            additive: Additive::No,
-            ..query(node)
-        },
+        K::CREATE_TABLE_AS | K::CREATE_MATERIALIZED_VIEW => Effect { additive: Additive::No, ..query(node) },
         _ => Effect::default(),
     };
     let runs = calls(node);
@@ -54,9 +51,7 @@ fn created(node: &SyntaxNode) -> Option<String> {
         }
         K::CREATE_SCHEMA => {
             // With objects inside it is several statements in one.
-            let only_schema = node
-                .children()
-                .all(|child| matches!(child.kind(), K::NAMED_SCHEMA | K::IF_NOT_EXISTS));
+            let only_schema = node.children().all(|child| matches!(child.kind(), K::NAMED_SCHEMA | K::IF_NOT_EXISTS));
             let schema = child(node, K::NAMED_SCHEMA).and_then(|named| child(&named, K::SCHEMA))?;
             only_schema.then(|| format!("schema {}", name(&schema)))
         }

@@ -10,15 +10,9 @@ pub(super) fn effect(node: &SyntaxNode) -> Effect {
     let cascade = has(node, K::CASCADE);
     let kind = kind(node.kind());
     let objects = objects(node);
-    let listed = if objects.is_empty() {
-        kind.to_owned()
-    } else {
-        format!("{kind} `{}`", objects.join("`, `"))
-    };
+    let listed = if objects.is_empty() { kind.to_owned() } else { format!("{kind} `{}`", objects.join("`, `")) };
     let destroys = match node.kind() {
-        K::DROP_TABLE | K::DROP_SEQUENCE | K::DROP_SCHEMA | K::DROP_DATABASE | K::DROP_OWNED => {
-            true
-        }
+        K::DROP_TABLE | K::DROP_SEQUENCE | K::DROP_SCHEMA | K::DROP_DATABASE | K::DROP_OWNED => true,
         // Its own tables go with it, and columns of its types with CASCADE.
         K::DROP_EXTENSION => true,
         // Columns of this type, or computed by this function or operator, go with it.
@@ -53,21 +47,14 @@ pub(super) fn effect(node: &SyntaxNode) -> Effect {
         | K::DROP_SCHEMA
         | K::DROP_FUNCTION
         | K::DROP_PROCEDURE => {
-            let each: Vec<_> = objects
-                .iter()
-                .map(|name| format!("{kind} {name}"))
-                .collect();
+            let each: Vec<_> = objects.iter().map(|name| format!("{kind} {name}")).collect();
             Some(each.join(", "))
         }
         _ => None,
     };
     Effect {
         destroys_data: destroys.then(|| {
-            let with = if cascade {
-                " and what depends on it"
-            } else {
-                ""
-            };
+            let with = if cascade { " and what depends on it" } else { "" };
             format!("drops {listed}{with}")
         }),
         additive: dropped.map_or(Additive::No, Additive::Drops),
@@ -77,9 +64,7 @@ pub(super) fn effect(node: &SyntaxNode) -> Effect {
 
 fn kind(kind: K) -> String {
     let kind = format!("{kind:?}").to_ascii_lowercase();
-    kind.strip_prefix("drop_")
-        .unwrap_or(&kind)
-        .replace('_', " ")
+    kind.strip_prefix("drop_").unwrap_or(&kind).replace('_', " ")
 }
 
 /// The names that the statement drops.
@@ -88,11 +73,7 @@ fn objects(node: &SyntaxNode) -> Vec<String> {
     for child in node.children() {
         let kind = format!("{:?}", child.kind());
         if kind.ends_with("_SIG_LIST") {
-            objects.extend(
-                child
-                    .children()
-                    .map(|signature| routine(&name(&signature)).to_owned()),
-            );
+            objects.extend(child.children().map(|signature| routine(&name(&signature)).to_owned()));
         } else if kind.ends_with("_REF") {
             objects.push(name(&child));
         }

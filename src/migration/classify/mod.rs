@@ -62,10 +62,7 @@ fn effect_of(node: &SyntaxNode) -> Effect {
             Some(tables) => format!("empties `{}`", name(&tables).replace(',', ", ")),
             None => "empties tables".to_owned(),
         }),
-        K::COMMENT_ON => Effect {
-            alters: commented(node),
-            ..Effect::default()
-        },
+        K::COMMENT_ON => Effect { alters: commented(node), ..Effect::default() },
         K::SET => set(node),
         K::EXPLAIN => explain(node),
         // None of these changes a row or an object.
@@ -83,27 +80,18 @@ fn effect_of(node: &SyntaxNode) -> Effect {
         | K::MERGE
         | K::COPY
         | K::DECLARE => query(node),
-        K::DO | K::CALL | K::EXECUTE | K::PREPARE | K::LOAD => Effect {
-            unknown: true,
-            ..Effect::default()
-        },
+        K::DO | K::CALL | K::EXECUTE | K::PREPARE | K::LOAD => Effect { unknown: true, ..Effect::default() },
         kind if format!("{kind:?}").starts_with("DROP_") => drop::effect(node),
         _ => Effect::default(),
     }
 }
 
 fn nothing() -> Effect {
-    Effect {
-        additive: Additive::Nothing,
-        ..Effect::default()
-    }
+    Effect { additive: Additive::Nothing, ..Effect::default() }
 }
 
 fn destroys(what: String) -> Effect {
-    Effect {
-        destroys_data: Some(what),
-        ..Effect::default()
-    }
+    Effect { destroys_data: Some(what), ..Effect::default() }
 }
 
 /// A query or a change of rows: looks into WITH, subqueries and function calls.
@@ -118,10 +106,7 @@ fn query(node: &SyntaxNode) -> Effect {
             K::CONFLICT_DO_UPDATE_SET => Some("updates rows on conflict".to_owned()),
             _ => None,
         };
-        only_reads &= !matches!(
-            node.kind(),
-            K::INSERT | K::UPDATE | K::DELETE | K::MERGE | K::SELECT_INTO
-        );
+        only_reads &= !matches!(node.kind(), K::INSERT | K::UPDATE | K::DELETE | K::MERGE | K::SELECT_INTO);
         if let Some(what) = what {
             effect.destroys_data.get_or_insert(what);
         }
@@ -130,9 +115,7 @@ fn query(node: &SyntaxNode) -> Effect {
     effect.unknown = calls.unknown.is_some();
     if let Some(function) = calls.destructive {
         only_reads = false;
-        effect
-            .destroys_data
-            .get_or_insert(format!("calls `{function}`"));
+        effect.destroys_data.get_or_insert(format!("calls `{function}`"));
     }
     if only_reads && !effect.unknown {
         effect.additive = Additive::Nothing;
@@ -147,11 +130,7 @@ fn explain(node: &SyntaxNode) -> Effect {
         .take_while(|kind| !matches!(kind, K::SELECT_KW | K::WITH_KW | K::INSERT_KW))
         .any(|kind| kind == K::ANALYZE_KW);
     match node.last_child() {
-        Some(explained) if executes => Effect {
-            additive: Additive::No,
-            alters: None,
-            ..effect_of(&explained)
-        },
+        Some(explained) if executes => Effect { additive: Additive::No, alters: None, ..effect_of(&explained) },
         _ => nothing(),
     }
 }
@@ -180,31 +159,15 @@ fn set(node: &SyntaxNode) -> Effect {
 }
 
 fn alter_type(node: &SyntaxNode) -> Effect {
-    let loses = node
-        .descendants()
-        .any(|node| matches!(node.kind(), K::DROP_ATTRIBUTE | K::ALTER_ATTRIBUTE));
-    if loses {
-        destroys(format!(
-            "changes the attributes of {}",
-            described(node, "type")
-        ))
-    } else {
-        Effect::default()
-    }
+    let loses = node.descendants().any(|node| matches!(node.kind(), K::DROP_ATTRIBUTE | K::ALTER_ATTRIBUTE));
+    if loses { destroys(format!("changes the attributes of {}", described(node, "type"))) } else { Effect::default() }
 }
 
 /// What a COMMENT is about, as `kind name`.
 fn commented(node: &SyntaxNode) -> Option<String> {
-    let object = node
-        .children()
-        .find(|child| format!("{:?}", child.kind()).starts_with("OBJECT_"))?;
-    let of_table = || {
-        object
-            .children()
-            .filter(|child| child.kind() == K::TABLE_NAME_REF)
-            .last()
-            .map(|table| name(&table))
-    };
+    let object = node.children().find(|child| format!("{:?}", child.kind()).starts_with("OBJECT_"))?;
+    let of_table =
+        || object.children().filter(|child| child.kind() == K::TABLE_NAME_REF).last().map(|table| name(&table));
     let first = name(&object.first_child()?);
     Some(match object.kind() {
         K::OBJECT_TABLE => format!("table {first}"),

@@ -53,27 +53,16 @@ pub(super) fn effect(node: &SyntaxNode) -> Effect {
                 effect.destroys_data.get_or_insert(what);
                 others += 1;
             }
-            K::ALTER_COLUMN
-                if action
-                    .children()
-                    .any(|change| format!("{:?}", change.kind()).contains("RESTART")) =>
-            {
+            K::ALTER_COLUMN if action.children().any(|change| format!("{:?}", change.kind()).contains("RESTART")) => {
                 let what = format!("restarts the sequence of column {shown}");
                 effect.destroys_data.get_or_insert(what);
                 others += 1;
             }
-            K::ENABLE_RLS | K::DISABLE_RLS | K::FORCE_RLS | K::NO_FORCE_RLS | K::OWNER_TO => {
-                others += 1
-            }
+            K::ENABLE_RLS | K::DISABLE_RLS | K::FORCE_RLS | K::NO_FORCE_RLS | K::OWNER_TO => others += 1,
             K::ALTER_COLUMN
-                if [
-                    K::SET_DEFAULT,
-                    K::DROP_DEFAULT,
-                    K::SET_NOT_NULL,
-                    K::DROP_NOT_NULL,
-                ]
-                .iter()
-                .any(|kind| has(&action, *kind)) =>
+                if [K::SET_DEFAULT, K::DROP_DEFAULT, K::SET_NOT_NULL, K::DROP_NOT_NULL]
+                    .iter()
+                    .any(|kind| has(&action, *kind)) =>
             {
                 others += 1;
             }

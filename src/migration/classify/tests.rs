@@ -111,46 +111,19 @@ fn only_what_is_known_to_be_harmless_is_additive() {
         Additive::Creates(what) => what,
         other => panic!("{sql}: {other:?}"),
     };
-    assert_eq!(
-        creates("create unlogged table if not exists S.\"T\" (a int)"),
-        "table s.\"T\""
-    );
+    assert_eq!(creates("create unlogged table if not exists S.\"T\" (a int)"), "table s.\"T\"");
     assert_eq!(creates("create table t (like u including all)"), "table t");
-    assert_eq!(
-        creates("create table t as select lower(a) from u"),
-        "table t"
-    );
-    assert_eq!(
-        creates("create materialized view v as select 1"),
-        "materialized view v"
-    );
-    assert_eq!(
-        creates("alter table t add a int not null default 0 references u"),
-        "column t.a"
-    );
-    assert_eq!(
-        creates("alter table t add a mood default 'ok'::mood, add b int null"),
-        "column t.a, column t.b"
-    );
-    assert_eq!(
-        creates("create procedure s.p() language sql as ''"),
-        "procedure s.p"
-    );
+    assert_eq!(creates("create table t as select lower(a) from u"), "table t");
+    assert_eq!(creates("create materialized view v as select 1"), "materialized view v");
+    assert_eq!(creates("alter table t add a int not null default 0 references u"), "column t.a");
+    assert_eq!(creates("alter table t add a mood default 'ok'::mood, add b int null"), "column t.a, column t.b");
+    assert_eq!(creates("create procedure s.p() language sql as ''"), "procedure s.p");
     assert_eq!(creates("create type t as (a int)"), "type t");
     assert_eq!(creates("create domain d as int"), "domain d");
     assert_eq!(creates("create sequence s"), "sequence s");
-    assert_eq!(
-        creates("create schema if not exists s authorization r"),
-        "schema s"
-    );
-    assert_eq!(
-        creates("create policy \"P x\" on s.t using (true)"),
-        "policy \"P x\" on s.t"
-    );
-    assert_eq!(
-        creates("create unique index on t (a)"),
-        "unnamed index on t"
-    );
+    assert_eq!(creates("create schema if not exists s authorization r"), "schema s");
+    assert_eq!(creates("create policy \"P x\" on s.t using (true)"), "policy \"P x\" on s.t");
+    assert_eq!(creates("create unique index on t (a)"), "unnamed index on t");
 }
 
 #[test]
@@ -262,14 +235,8 @@ fn transaction_control_is_found() {
 #[test]
 fn a_concurrent_index_is_named_as_written() {
     let index = |sql: &str| classify(sql).concurrent_index;
-    assert_eq!(
-        index("create index concurrently if not exists \"My idx\" on t (a)").unwrap(),
-        "\"My idx\""
-    );
-    assert_eq!(
-        index("create unique index concurrently Idx on t (a)").unwrap(),
-        "Idx"
-    );
+    assert_eq!(index("create index concurrently if not exists \"My idx\" on t (a)").unwrap(), "\"My idx\"");
+    assert_eq!(index("create unique index concurrently Idx on t (a)").unwrap(), "Idx");
     assert_eq!(index("create index concurrently on t (a)"), None);
     assert_eq!(index("create index i on t (a)"), None);
     assert_eq!(index("drop index concurrently i"), None);
@@ -280,9 +247,6 @@ fn a_statement_too_long_for_a_tree_is_still_judged() {
     let rows = "('x; drop table t'),".repeat(20_000);
     let insert = format!("insert into t values {rows} ('y')");
     let effect = classify(&insert);
-    assert_eq!(
-        (effect.additive, effect.destroys_data, effect.unknown),
-        (Additive::No, None, false)
-    );
+    assert_eq!((effect.additive, effect.destroys_data, effect.unknown), (Additive::No, None, false));
     assert!(destroyed(&format!("{insert} on conflict (a) do update set a = 1")).is_some());
 }

@@ -12,10 +12,7 @@ pub(super) struct Words {
 
 impl Words {
     pub fn of(statement: &str) -> Self {
-        let mut words = Words {
-            outer: Vec::new(),
-            all: Vec::new(),
-        };
+        let mut words = Words { outer: Vec::new(), all: Vec::new() };
         let mut depth = 0_usize;
         for token in significant(statement) {
             match token.kind {
@@ -35,9 +32,7 @@ impl Words {
     }
 
     pub fn begins(&self, with: &[&str]) -> bool {
-        with.iter()
-            .enumerate()
-            .all(|(at, word)| self.outer.get(at).is_some_and(|found| found == word))
+        with.iter().enumerate().all(|(at, word)| self.outer.get(at).is_some_and(|found| found == word))
     }
 
     fn has(&self, word: &str) -> bool {
@@ -50,9 +45,7 @@ impl Words {
 
     /// For a statement without a tree: any word that may stand for a loss.
     pub fn destroys(&self) -> Option<String> {
-        let words = [
-            "delete", "drop", "merge", "restart", "setval", "truncate", "type", "update",
-        ];
+        let words = ["delete", "drop", "merge", "restart", "setval", "truncate", "type", "update"];
         let word = words.iter().find(|word| self.has(word))?;
         Some(format!("could not be parsed, and says `{word}`"))
     }
@@ -79,23 +72,13 @@ impl Words {
                     || (second == "subscription" && !self.makes_no_slot())
                     || self.is_concurrent_index()
             }
-            "drop" => {
-                matches!(second, "database" | "tablespace" | "subscription")
-                    || self.is_concurrent_index()
-            }
-            "reindex" => {
-                self.has("concurrently") || matches!(second, "database" | "system" | "schema")
-            }
+            "drop" => matches!(second, "database" | "tablespace" | "subscription") || self.is_concurrent_index(),
+            "reindex" => self.has("concurrently") || matches!(second, "database" | "system" | "schema"),
             "alter" => match second {
                 "system" => true,
                 "database" => self.follows("set", "tablespace"),
-                "table" => {
-                    self.has("detach")
-                        && self.outer.last().is_some_and(|last| last == "concurrently")
-                }
-                "subscription" => ["refresh", "publication", "failover", "two_phase"]
-                    .iter()
-                    .any(|word| self.has(word)),
+                "table" => self.has("detach") && self.outer.last().is_some_and(|last| last == "concurrently"),
+                "subscription" => ["refresh", "publication", "failover", "two_phase"].iter().any(|word| self.has(word)),
                 _ => false,
             },
             "discard" => second == "all",
@@ -118,16 +101,12 @@ impl Words {
     }
 
     fn follows(&self, first: &str, second: &str) -> bool {
-        self.outer
-            .windows(2)
-            .any(|pair| matches!(pair, [one, two] if one == first && two == second))
+        self.outer.windows(2).any(|pair| matches!(pair, [one, two] if one == first && two == second))
     }
 }
 
 fn significant(statement: &str) -> impl Iterator<Item = Token> {
-    Lexer::new(statement)
-        .map_while(Result::ok)
-        .filter(Token::is_significant)
+    Lexer::new(statement).map_while(Result::ok).filter(Token::is_significant)
 }
 
 /// The name, as written, of the index that a CREATE INDEX CONCURRENTLY makes; `None` when it gives none.
@@ -136,9 +115,7 @@ pub(super) fn concurrent_index(statement: &str) -> Option<String> {
     if !words.begins(&["create"]) || !words.is_concurrent_index() {
         return None;
     }
-    let is = |token: &Token, word: &str| {
-        token.kind == Kind::Word && token.text(statement).eq_ignore_ascii_case(word)
-    };
+    let is = |token: &Token, word: &str| token.kind == Kind::Word && token.text(statement).eq_ignore_ascii_case(word);
     let mut tokens = significant(statement)
         .skip_while(|token| !is(token, "concurrently"))
         .skip(1)

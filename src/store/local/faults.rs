@@ -17,11 +17,7 @@ pub(super) fn fault(action: &str, path: &Path, errno: Errno) -> Error {
                 Some((folder, free)) => error.because(format!(
                     "{free} bytes are free in `{}`{}",
                     folder.display(),
-                    if errno == Errno::DQUOT {
-                        ", and the disk quota of this user is used up"
-                    } else {
-                        ""
-                    }
+                    if errno == Errno::DQUOT { ", and the disk quota of this user is used up" } else { "" }
                 )),
                 None => error,
             };
@@ -39,16 +35,17 @@ pub(super) fn fault(action: &str, path: &Path, errno: Errno) -> Error {
                      or run ripcord as the user that owns it"
                 ))
         }
-        Errno::ROFS => Error::failed(format!("could not {action} `{shown}`"))
-            .because("its file system is mounted read-only"),
-        Errno::LOOP => symbolic_link(path),
-        Errno::NOTDIR => Error::failed(format!("could not {action} `{shown}`"))
-            .because("a file stands where a folder should be"),
-        Errno::ISDIR => Error::failed(format!("could not {action} `{shown}`"))
-            .because("a folder stands where a file should be"),
-        other => {
-            Error::failed(format!("could not {action} `{shown}`")).because(io::Error::from(other))
+        Errno::ROFS => {
+            Error::failed(format!("could not {action} `{shown}`")).because("its file system is mounted read-only")
         }
+        Errno::LOOP => symbolic_link(path),
+        Errno::NOTDIR => {
+            Error::failed(format!("could not {action} `{shown}`")).because("a file stands where a folder should be")
+        }
+        Errno::ISDIR => {
+            Error::failed(format!("could not {action} `{shown}`")).because("a folder stands where a file should be")
+        }
+        other => Error::failed(format!("could not {action} `{shown}`")).because(io::Error::from(other)),
     }
 }
 
@@ -62,11 +59,8 @@ pub(super) fn fault_io(action: &str, path: &Path, error: &io::Error) -> Error {
 
 /// Nothing inside a store is reached through a symbolic link: it could lead a deletion elsewhere.
 pub(super) fn symbolic_link(path: &Path) -> Error {
-    Error::failed(format!(
-        "`{}` is a symbolic link, and links inside a store are not followed",
-        path.display()
-    ))
-    .hint("put the files themselves there, or make the store's own folder the link")
+    Error::failed(format!("`{}` is a symbolic link, and links inside a store are not followed", path.display()))
+        .hint("put the files themselves there, or make the store's own folder the link")
 }
 
 /// A name that is there already.
@@ -89,14 +83,8 @@ mod tests {
     #[test]
     fn a_full_disk_names_folder_and_free_bytes() {
         let error = fault("write", Path::new("/tmp/no-such-folder/x"), Errno::NOSPC);
-        assert_eq!(
-            error.message(),
-            "the disk is full: could not write `/tmp/no-such-folder/x`"
-        );
-        assert!(
-            error.causes()[0].ends_with(" bytes are free in `/tmp`"),
-            "{error:?}"
-        );
+        assert_eq!(error.message(), "the disk is full: could not write `/tmp/no-such-folder/x`");
+        assert!(error.causes()[0].ends_with(" bytes are free in `/tmp`"), "{error:?}");
         assert!(error.hint_text().unwrap().contains("ripcord prune"));
         let error = fault("write", Path::new("/tmp/x"), Errno::DQUOT);
         assert!(error.causes()[0].contains("quota"), "{error:?}");
@@ -113,13 +101,7 @@ mod tests {
 
     #[test]
     fn every_other_error_names_the_path() {
-        for errno in [
-            Errno::ROFS,
-            Errno::LOOP,
-            Errno::NOTDIR,
-            Errno::ISDIR,
-            Errno::IO,
-        ] {
+        for errno in [Errno::ROFS, Errno::LOOP, Errno::NOTDIR, Errno::ISDIR, Errno::IO] {
             let text = fault("read", Path::new("/store/object"), errno).one_line();
             assert!(text.contains("`/store/object`"), "{text}");
         }

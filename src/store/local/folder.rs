@@ -20,9 +20,7 @@ pub(super) const PARTIAL: &str = ".partial-";
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o700);
-const FOLDER_FLAGS: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// What a name in a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +48,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Folder> {
         let fd = retry_on_intr(|| rustix::fs::open(path, FOLDER_FLAGS, Mode::empty()))
             .map_err(|errno| fault("open", path, errno))?;
-        Ok(Folder {
-            fd,
-            path: path.to_owned(),
-        })
+        Ok(Folder { fd, path: path.to_owned() })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -114,11 +109,7 @@ impl Folder {
                 FileType::Symlink => EntryKind::Link,
                 _ => EntryKind::Other,
             };
-            entries.push(Entry {
-                name: name.to_owned(),
-                kind,
-                size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-            });
+            entries.push(Entry { name: name.to_owned(), kind, size_bytes: u64::try_from(stat.st_size).unwrap_or(0) });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -135,10 +126,7 @@ impl Folder {
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::RegularFile => Ok(Some(File::from(fd))),
                     FileType::Directory => Err(fault("open", &path, Errno::ISDIR)),
-                    _ => Err(Error::failed(format!(
-                        "`{}` is not a regular file",
-                        path.display()
-                    ))),
+                    _ => Err(Error::failed(format!("`{}` is not a regular file", path.display()))),
                 }
             }
             Err(Errno::NOENT) => Ok(None),
@@ -172,14 +160,9 @@ impl Folder {
     /// Begins a file that has no name of its own yet; `None`: another process has removed this folder.
     pub(super) fn partial(self: &Arc<Self>) -> Result<Option<Partial>> {
         let name = format!("{PARTIAL}{:016x}", rand::random::<u64>());
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match retry_on_intr(|| rustix::fs::openat(&self.fd, name.as_str(), flags, FILE_MODE)) {
-            Ok(fd) => Ok(Some(Partial {
-                folder: Arc::clone(self),
-                name: Some(name),
-                file: File::from(fd),
-            })),
+            Ok(fd) => Ok(Some(Partial { folder: Arc::clone(self), name: Some(name), file: File::from(fd) })),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(fault("write in the folder", &self.path, errno)),
         }
@@ -194,9 +177,7 @@ impl Folder {
     }
 
     fn is_link(&self, name: &str) -> Result<bool> {
-        Ok(self
-            .stat(name)?
-            .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink))
+        Ok(self.stat(name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink))
     }
 }
 
@@ -210,9 +191,7 @@ pub(super) struct Partial {
 
 impl Partial {
     pub(super) fn write_all(&mut self, bytes: &[u8], target: &str) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .map_err(|error| fault_io("write", &self.folder.path.join(target), &error))
+        self.file.write_all(bytes).map_err(|error| fault_io("write", &self.folder.path.join(target), &error))
     }
 
     /// Makes every later write fail.
@@ -226,9 +205,7 @@ impl Partial {
     }
 
     pub(super) fn sync_file(&self, target: &str) -> Result<()> {
-        self.file
-            .sync_all()
-            .map_err(|error| fault_io("sync", &self.folder.path.join(target), &error))
+        self.file.sync_all().map_err(|error| fault_io("sync", &self.folder.path.join(target), &error))
     }
 
     /// Makes it appear durably under `target`; an error when that name is taken.
@@ -268,11 +245,7 @@ impl Partial {
                 Err(errno) => return Err(fault("write", &self.folder.path.join(target), errno)),
             }
         }
-        Err(fault(
-            "write",
-            &self.folder.path.join(target),
-            Errno::OPNOTSUPP,
-        ))
+        Err(fault("write", &self.folder.path.join(target), Errno::OPNOTSUPP))
     }
 
     fn by_rename(&mut self, target: &str) -> rustix::io::Result<()> {
@@ -315,11 +288,7 @@ impl Drop for Partial {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
             // Best effort: what stays is never seen as an object, and `sweep` removes it.
-            let _ = rustix::fs::unlinkat(
-                &self.folder.fd,
-                OsStr::from_bytes(name.as_bytes()),
-                AtFlags::empty(),
-            );
+            let _ = rustix::fs::unlinkat(&self.folder.fd, OsStr::from_bytes(name.as_bytes()), AtFlags::empty());
         }
     }
 }
@@ -331,11 +300,8 @@ mod tests {
     #[test]
     fn each_way_of_taking_a_name_takes_it_once() {
         type Way = fn(&mut Partial, &str) -> rustix::io::Result<()>;
-        let ways: [(&str, Way); 3] = [
-            ("rename", Partial::by_rename),
-            ("link", Partial::by_link),
-            ("claim", Partial::by_claim),
-        ];
+        let ways: [(&str, Way); 3] =
+            [("rename", Partial::by_rename), ("link", Partial::by_link), ("claim", Partial::by_claim)];
         for (word, way) in ways {
             let root = tempfile::tempdir().unwrap();
             let folder = Arc::new(Folder::open(root.path()).unwrap());
@@ -346,12 +312,7 @@ mod tests {
             assert_eq!(way(&mut first, "object"), Ok(()), "{word}");
             assert_eq!(way(&mut second, "object"), Err(Errno::EXIST), "{word}");
             drop((first, second));
-            let names: Vec<_> = folder
-                .entries()
-                .unwrap()
-                .into_iter()
-                .map(|entry| entry.name)
-                .collect();
+            let names: Vec<_> = folder.entries().unwrap().into_iter().map(|entry| entry.name).collect();
             assert_eq!(names, ["object"], "{word}");
             let bytes = std::fs::read(root.path().join("object")).unwrap();
             assert_eq!(bytes, b"first", "{word}");

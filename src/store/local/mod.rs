@@ -47,10 +47,7 @@ impl Local {
         let root = std::path::absolute(root).map_err(|error| fault_io("find", root, &error))?;
         create_root(&root)?;
         Folder::open(&root)?;
-        Ok(Local {
-            root,
-            durable: Mutex::new(HashSet::new()),
-        })
+        Ok(Local { root, durable: Mutex::new(HashSet::new()) })
     }
 
     /// The folder at `parts`, made where it is missing, with durable names all the way.
@@ -170,12 +167,7 @@ impl Objects for Local {
         if folder.holds(name)? {
             return Err(taken(&folder.path().join(name)));
         }
-        Ok(Box::new(Writer {
-            name: name.to_owned(),
-            partial,
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-            failure: None,
-        }))
+        Ok(Box::new(Writer { name: name.to_owned(), partial, buffer: Vec::with_capacity(BUFFER_BYTES), failure: None }))
     }
 
     fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
@@ -187,10 +179,7 @@ impl Objects for Local {
             .read_to_end(&mut bytes)
             .map_err(|error| fault_io("read", &shown, &error))?;
         if bytes.len() as u64 > max_bytes {
-            return Err(Error::failed(format!(
-                "`{}` is larger than {max_bytes} bytes",
-                shown.display()
-            )));
+            return Err(Error::failed(format!("`{}` is larger than {max_bytes} bytes", shown.display())));
         }
         Ok(Some(bytes))
     }
@@ -199,15 +188,8 @@ impl Objects for Local {
         let Some((file, shown)) = self.open_object(path)? else {
             return Ok(None);
         };
-        let length = file
-            .metadata()
-            .map_err(|error| fault_io("look at", &shown, &error))?
-            .len();
-        Ok(Some(Arc::new(Reader {
-            file,
-            path: shown,
-            length,
-        })))
+        let length = file.metadata().map_err(|error| fault_io("look at", &shown, &error))?.len();
+        Ok(Some(Arc::new(Reader { file, path: shown, length })))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
@@ -263,21 +245,17 @@ impl Objects for Local {
 
     fn drop_cache(&self, path: &str) -> Result<()> {
         let Some((file, shown)) = self.open_object(path)? else {
-            return Err(Error::failed(format!(
-                "`{}` is not there",
-                self.root.join(path).display()
-            )));
+            return Err(Error::failed(format!("`{}` is not there", self.root.join(path).display())));
         };
         // Pages that are not yet written are never dropped, hence the sync before.
-        file.sync_all()
-            .map_err(|error| fault_io("sync", &shown, &error))?;
+        file.sync_all().map_err(|error| fault_io("sync", &shown, &error))?;
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
             .map_err(|errno| fault("drop from the cache", &shown, errno))
     }
 
     fn free_bytes(&self) -> Result<Option<u64>> {
-        let found = rustix::fs::statvfs(&self.root)
-            .map_err(|errno| fault("ask for the free space of", &self.root, errno))?;
+        let found =
+            rustix::fs::statvfs(&self.root).map_err(|errno| fault("ask for the free space of", &self.root, errno))?;
         // Blocks that anyone may use; those kept back for root are left out.
         Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
     }
@@ -289,10 +267,7 @@ impl Objects for Local {
     fn loose_permissions(&self) -> Option<String> {
         let mode = std::fs::metadata(&self.root).ok()?.mode() & 0o777;
         (mode & 0o077 != 0).then(|| {
-            format!(
-                "`{}` can be entered by other users (mode {mode:04o}): `chmod 700` it",
-                self.root.display()
-            )
+            format!("`{}` can be entered by other users (mode {mode:04o}): `chmod 700` it", self.root.display())
         })
     }
 
@@ -303,10 +278,7 @@ impl Objects for Local {
         partial.write_all(&bytes, name)?;
         partial.sync_file(name)?;
         let mut back = [0; 32];
-        partial
-            .file()
-            .read_exact_at(&mut back, 0)
-            .map_err(|error| fault_io("read back", folder.path(), &error))?;
+        partial.file().read_exact_at(&mut back, 0).map_err(|error| fault_io("read back", folder.path(), &error))?;
         if back != bytes {
             return Err(Error::failed(format!(
                 "`{}` does not give back what was written to it",
@@ -375,9 +347,7 @@ impl ObjectWriter for Writer {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        flushed.map_err(|error| {
-            Error::failed(format!("could not write `{}`", self.name)).because(error)
-        })?;
+        flushed.map_err(|error| Error::failed(format!("could not write `{}`", self.name)).because(error))?;
         let Writer { name, partial, .. } = *self;
         partial.publish_new(&name)
     }
@@ -399,10 +369,7 @@ impl ReadAt for Reader {
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(io::Error::new(
-                        error.kind(),
-                        fault_io("read", &self.path, &error),
-                    ));
+                    return Err(io::Error::new(error.kind(), fault_io("read", &self.path, &error)));
                 }
             }
         }
@@ -437,20 +404,13 @@ fn create_root(root: &Path) -> Result<()> {
 
 fn collect(folder: &Folder, prefix: &str, found: &mut Vec<ObjectMeta>) -> Result<()> {
     for entry in folder.entries()? {
-        let path = if prefix.is_empty() {
-            entry.name.clone()
-        } else {
-            format!("{prefix}/{}", entry.name)
-        };
+        let path = if prefix.is_empty() { entry.name.clone() } else { format!("{prefix}/{}", entry.name) };
         if entry.kind == EntryKind::Folder {
             if let Some(child) = folder.child(&entry.name)? {
                 collect(&child, &path, found)?;
             }
         } else if !entry.name.starts_with(PARTIAL) {
-            found.push(ObjectMeta {
-                path,
-                size_bytes: entry.size_bytes,
-            });
+            found.push(ObjectMeta { path, size_bytes: entry.size_bytes });
         }
     }
     Ok(())

@@ -28,13 +28,11 @@ fn judge(mounts: &str, path: &Path, in_container: bool) -> Option<String> {
         .max_by_key(|(point, _)| point.components().count())?;
     let shown = path.display();
     match kind {
-        "tmpfs" | "ramfs" | "rootfs" => Some(format!(
-            "`{shown}` is in memory ({kind}) and gone when the machine or the container restarts"
-        )),
+        "tmpfs" | "ramfs" | "rootfs" => {
+            Some(format!("`{shown}` is in memory ({kind}) and gone when the machine or the container restarts"))
+        }
         // Whatever its kind, the root of a container is its own: a volume is mounted below it.
-        kind if in_container
-            && (kind.contains("overlay") || kind == "aufs" || point == Path::new("/")) =>
-        {
+        kind if in_container && (kind.contains("overlay") || kind == "aufs" || point == Path::new("/")) => {
             Some(format!(
                 "`{shown}` is in the container's own file system ({kind}) and gone when the \
                  container is replaced"
@@ -59,9 +57,7 @@ fn unescape(text: &str) -> OsString {
     while let [first, tail @ ..] = rest {
         let code = match (first, tail) {
             (b'\\', [a, b, c, ..]) => [a, b, c].iter().try_fold(0_u32, |sum, digit| {
-                (b'0'..=b'7')
-                    .contains(*digit)
-                    .then(|| sum * 8 + u32::from(**digit - b'0'))
+                (b'0'..=b'7').contains(*digit).then(|| sum * 8 + u32::from(**digit - b'0'))
             }),
             _ => None,
         };
@@ -112,10 +108,7 @@ mod tests {
     #[test]
     fn a_containers_own_root_is_told_and_its_volumes_are_not() {
         let text = told("/var/backups", true).unwrap();
-        assert!(
-            text.contains("the container's own file system (ext4)"),
-            "{text}"
-        );
+        assert!(text.contains("the container's own file system (ext4)"), "{text}");
         assert_eq!(told("/mnt/my disk/backups", true), None);
         let overlay = "22 1 0:50 / / rw - overlay overlay rw,lowerdir=/a:/b\n\
                        23 22 8:1 /v /data rw - ext4 /dev/sda1 rw\n";
@@ -127,13 +120,7 @@ mod tests {
     #[test]
     fn odd_lines_are_passed_over() {
         assert_eq!(judge("", Path::new("/x"), true), None);
-        assert_eq!(
-            judge("nonsense\n1 2 3 - \n - \n", Path::new("/x"), true),
-            None
-        );
-        assert_eq!(
-            unescape("a\\040b\\134c\\9\\77"),
-            OsString::from("a b\\c\\9\\77")
-        );
+        assert_eq!(judge("nonsense\n1 2 3 - \n - \n", Path::new("/x"), true), None);
+        assert_eq!(unescape("a\\040b\\134c\\9\\77"), OsString::from("a b\\c\\9\\77"));
     }
 }

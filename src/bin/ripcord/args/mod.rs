@@ -258,22 +258,17 @@ impl Command {
             | Command::Audit(_)
             | Command::Plan(_)
             | Command::Health
-            | Command::Lock {
-                command: LockCommand::Status,
-            }
-            | Command::Aside {
-                command: AsideCommand::List,
-            } => Reach::Looks,
+            | Command::Lock { command: LockCommand::Status }
+            | Command::Aside { command: AsideCommand::List } => Reach::Looks,
             Command::Backup { command } => match command {
                 BackupCommand::List | BackupCommand::Show { .. } => Reach::Looks,
                 _ => Reach::Stores,
             },
             Command::Drill(_) => Reach::Stores,
             Command::Prune(_) => Reach::StoresWithDryRun,
-            Command::Apply(_)
-            | Command::Rollback(_)
-            | Command::Restore(_)
-            | Command::Recover(_) => Reach::ChangesWithDryRun,
+            Command::Apply(_) | Command::Rollback(_) | Command::Restore(_) | Command::Recover(_) => {
+                Reach::ChangesWithDryRun
+            }
             Command::Aside { .. }
             | Command::Lock { .. }
             | Command::Repair(_)
@@ -330,10 +325,7 @@ mod tests {
 
     #[test]
     fn global_options_stand_on_either_side() {
-        for words in [
-            ["ripcord", "-e", "dev", "--json", "apply"],
-            ["ripcord", "apply", "--json", "-e", "dev"],
-        ] {
+        for words in [["ripcord", "-e", "dev", "--json", "apply"], ["ripcord", "apply", "--json", "-e", "dev"]] {
             let cli = Cli::try_parse_from(words).unwrap();
             assert_eq!(cli.global.env.as_deref(), Some("dev"));
             assert!(cli.global.json);
@@ -368,22 +360,13 @@ mod tests {
             "validate --fix",
         ] {
             let words = std::iter::once("ripcord").chain(words.split(' '));
-            assert!(
-                Cli::try_parse_from(words.clone()).is_err(),
-                "{:?}",
-                words.collect::<Vec<_>>()
-            );
+            assert!(Cli::try_parse_from(words.clone()).is_err(), "{:?}", words.collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn aliases_lead_to_the_same_verb() {
-        for (typed, name) in [
-            ("up", "apply"),
-            ("migrate", "apply"),
-            ("down", "rollback"),
-            ("info", "status"),
-        ] {
+        for (typed, name) in [("up", "apply"), ("migrate", "apply"), ("down", "rollback"), ("info", "status")] {
             let cli = Cli::try_parse_from(["ripcord", typed]).unwrap();
             assert_eq!(cli.command.unwrap().name(), name);
         }

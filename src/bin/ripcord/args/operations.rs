@@ -368,11 +368,7 @@ impl From<PurposeWord> for ripcord::manifest::Purpose {
 #[derive(Clone, Debug, Args)]
 pub struct BackupVerifyArgs {
     /// The backup's id (a prefix is enough), or `latest`
-    #[arg(
-        value_name = "ID|latest",
-        required_unless_present = "all",
-        conflicts_with = "all"
-    )]
+    #[arg(value_name = "ID|latest", required_unless_present = "all", conflicts_with = "all")]
     pub id: Option<String>,
     /// Every backup
     #[arg(long)]
@@ -397,11 +393,7 @@ pub enum VerifyLevel {
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
     /// The backup's id (a prefix is enough), or `latest`
-    #[arg(
-        value_name = "ID|latest",
-        required_unless_present = "before",
-        conflicts_with = "before"
-    )]
+    #[arg(value_name = "ID|latest", required_unless_present = "before", conflicts_with = "before")]
     pub id: Option<String>,
     /// The backup that was taken before this run or migration
     #[arg(long, value_name = "RUN|MIGRATION")]
@@ -413,12 +405,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub into: Option<String>,
     /// How to replace the target
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "auto",
-        conflicts_with = "into"
-    )]
+    #[arg(long, value_name = "MODE", default_value = "auto", conflicts_with = "into")]
     pub mode: RestoreMode,
     /// What holds for writes that others commit after the backup
     #[arg(long, value_name = "HOW")]
@@ -577,8 +564,7 @@ mod tests {
     use crate::args::{Cli, Command};
 
     fn undo(words: &str) -> Undo {
-        let cli =
-            Cli::try_parse_from(format!("ripcord rollback {words}").split_whitespace()).unwrap();
+        let cli = Cli::try_parse_from(format!("ripcord rollback {words}").split_whitespace()).unwrap();
         match cli.command {
             Some(Command::Rollback(args)) => args.undo(),
             other => panic!("{other:?}"),

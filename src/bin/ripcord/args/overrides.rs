@@ -36,10 +36,7 @@ pub struct Overrides {
 impl Overrides {
     /// Collects them.
     pub fn of(cli: &Cli, command: &Command) -> Self {
-        let mut typed = Overrides {
-            global: cli.global.clone(),
-            ..Overrides::default()
-        };
+        let mut typed = Overrides { global: cli.global.clone(), ..Overrides::default() };
         match command {
             Command::Apply(args) | Command::Plan(args) => {
                 typed.migration_timeout = args.timeout;
@@ -58,9 +55,7 @@ impl Overrides {
                 typed.on_failure = args.on_failure.map(OnFailure::from);
                 typed.dry_run = args.dry_run;
             }
-            Command::Backup {
-                command: BackupCommand::Create(args),
-            } => typed.jobs = args.jobs,
+            Command::Backup { command: BackupCommand::Create(args) } => typed.jobs = args.jobs,
             Command::Restore(args) => {
                 typed.writes = args.writes.map(Writes::from);
                 typed.jobs = args.jobs;

@@ -22,10 +22,5 @@ pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
 
 /// Which migrations are wanted.
 pub fn selection(app: &App, args: &ApplyArgs) -> Selection {
-    Selection {
-        target: args.target.clone(),
-        file: args.file.clone(),
-        limit: app.resolved.limit,
-        again: args.again,
-    }
+    Selection { target: args.target.clone(), file: args.file.clone(), limit: app.resolved.limit, again: args.again }
 }

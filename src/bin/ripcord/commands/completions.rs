@@ -10,7 +10,6 @@ use crate::args::{Cli, CompletionsArgs};
 pub fn run(args: &CompletionsArgs) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "ripcord", &mut script);
-    super::print(&script)
-        .map_err(|error| Error::failed("the script cannot be printed").because(error))?;
+    super::print(&script).map_err(|error| Error::failed("the script cannot be printed").because(error))?;
     Ok(Exit::DONE)
 }

@@ -18,11 +18,6 @@ pub fn run(app: &App) -> Result<Exit> {
             vec![entry.key.to_owned(), value, entry.source.clone()]
         })
         .collect();
-    app.out.list(
-        "config",
-        &app.resolved.entries,
-        &["key", "value", "source"],
-        &rows,
-    );
+    app.out.list("config", &app.resolved.entries, &["key", "value", "source"], &rows);
     Ok(Exit::DONE)
 }

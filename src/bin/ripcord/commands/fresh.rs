@@ -31,9 +31,9 @@ pub fn confirm_database(app: &App, given: Option<&str>, database: &str, verb: &s
     if let Some(given) = given {
         return match given == database {
             true => Ok(()),
-            false => Err(Error::refused(format!(
-                "`--confirm {given}` does not name the database, which is `{database}`"
-            ))),
+            false => {
+                Err(Error::refused(format!("`--confirm {given}` does not name the database, which is `{database}`")))
+            }
         };
     }
     if app.resolved.assume_yes && !app.settings().environment.protected {
@@ -42,9 +42,7 @@ pub fn confirm_database(app: &App, given: Option<&str>, database: &str, verb: &s
     let question = format!("This will {verb} database `{database}`. Type its name to go on:");
     match app.confirm(&question, database) {
         Some(true) => Ok(()),
-        Some(false) => Err(Error::refused(
-            "the name that was typed is not the database's",
-        )),
+        Some(false) => Err(Error::refused("the name that was typed is not the database's")),
         None => Err(Error::refused(format!(
             "to {verb} database `{database}` needs its name, and there is no terminal to ask at"
         ))

@@ -22,14 +22,10 @@ const IGNORED: [&str; 4] = ["/.ripcord/", "/backups/", "/logs/", ".env"];
 /// Sets up the current folder.
 pub fn run(out: &Renderer, global: &Global) -> Result<Exit> {
     let mut work = Work::default();
-    let file = global
-        .config
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    let key_in_environment =
-        std::env::var_os("BACKUP_ENCRYPTION_KEY").is_some_and(|key| !key.is_empty());
+    let file = global.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let key_in_environment = std::env::var_os("BACKUP_ENCRYPTION_KEY").is_some_and(|key| !key.is_empty());
 
-    let migrations = migrations_dir(&mut work, global)?;
+    let migrations = migrations_dir(&mut work, out, global)?;
     let store = global.store.clone().unwrap_or_else(|| "backups".to_owned());
     let text = configuration(&migrations, &store, key_in_environment);
     work.create(&file, text.as_bytes())?;
@@ -51,11 +47,8 @@ pub fn run(out: &Renderer, global: &Global) -> Result<Exit> {
     }
     out.say("");
     out.say("hint: ripcord doctor");
-    let items: Vec<_> = work
-        .done
-        .iter()
-        .map(|(path, what)| json!({ "file": path.display().to_string(), "done": what }))
-        .collect();
+    let items: Vec<_> =
+        work.done.iter().map(|(path, what)| json!({ "file": path.display().to_string(), "done": what })).collect();
     out.items("init", Outcome::Done, &items);
     Ok(Exit::DONE)
 }
@@ -69,10 +62,7 @@ struct Work {
 impl Work {
     /// Writes a file unless there is one.
     fn create(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let opened = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path);
+        let opened = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
         let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -81,9 +71,7 @@ impl Work {
             }
             Err(error) => return Err(cannot_write(path, error)),
         };
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| cannot_write(path, error))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| cannot_write(path, error))?;
         self.done.push((path.to_path_buf(), "created"));
         Ok(())
     }
@@ -94,16 +82,19 @@ fn cannot_write(path: &Path, error: std::io::Error) -> Error {
 }
 
 /// The folder that is there already, whatever it is called, else a new `migrations`.
-fn migrations_dir(work: &mut Work, global: &Global) -> Result<PathBuf> {
-    let found = match &global.migrations_dir {
-        Some(folder) => Some(folder.clone()),
-        None => source::find(Path::new(".")).ok(),
+fn migrations_dir(work: &mut Work, out: &Renderer, global: &Global) -> Result<PathBuf> {
+    let folder = match &global.migrations_dir {
+        Some(folder) => folder.clone(),
+        None => source::find(Path::new(".")).unwrap_or_else(|error| {
+            let usual = PathBuf::from("migrations");
+            // None found is what `init` is for; several found is something to look at.
+            if usual.is_dir() {
+                out.warn(&format!("{}; ripcord.toml names `migrations`", error.message()));
+            }
+            usual
+        }),
     };
-    let folder = found.unwrap_or_else(|| PathBuf::from("migrations"));
-    let folder = folder
-        .strip_prefix(".")
-        .map(Path::to_path_buf)
-        .unwrap_or(folder);
+    let folder = folder.strip_prefix(".").map(Path::to_path_buf).unwrap_or(folder);
     if folder.is_dir() {
         work.done.push((folder.clone(), "kept"));
     } else {
@@ -152,16 +143,9 @@ fn ignore(work: &mut Work) -> Result<()> {
         .append(true)
         .create(true)
         .open(&path)
-        .and_then(|mut file| {
-            file.write_all(addition.as_bytes())
-                .and_then(|()| file.sync_all())
-        })
+        .and_then(|mut file| file.write_all(addition.as_bytes()).and_then(|()| file.sync_all()))
         .map_err(|error| cannot_write(&path, error))?;
-    let what = if text.is_empty() {
-        "created"
-    } else {
-        "extended"
-    };
+    let what = if text.is_empty() { "created" } else { "extended" };
     work.done.push((path, what));
     Ok(())
 }
@@ -169,18 +153,11 @@ fn ignore(work: &mut Work) -> Result<()> {
 fn missing_lines(text: &str) -> String {
     let bare = |line: &str| line.trim().trim_matches('/').to_owned();
     let there: Vec<String> = text.lines().map(bare).collect();
-    let missing: Vec<&str> = IGNORED
-        .into_iter()
-        .filter(|line| !there.contains(&bare(line)))
-        .collect();
+    let missing: Vec<&str> = IGNORED.into_iter().filter(|line| !there.contains(&bare(line))).collect();
     if missing.is_empty() {
         return String::new();
     }
-    let start = if text.is_empty() || text.ends_with('\n') {
-        ""
-    } else {
-        "\n"
-    };
+    let start = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     format!("{start}{}\n", missing.join("\n"))
 }
 
@@ -224,26 +201,16 @@ mod tests {
     #[test]
     fn only_missing_lines_are_added() {
         assert_eq!(missing_lines(""), "/.ripcord/\n/backups/\n/logs/\n.env\n");
-        assert_eq!(
-            missing_lines("target\nbackups\n/logs\n.env"),
-            "\n/.ripcord/\n"
-        );
+        assert_eq!(missing_lines("target\nbackups\n/logs\n.env"), "\n/.ripcord/\n");
         assert_eq!(missing_lines("/.ripcord/\n/backups/\n/logs/\n.env\n"), "");
     }
 
     #[test]
     fn the_configuration_is_one_that_is_read() {
         for in_environment in [true, false] {
-            let text = configuration(
-                Path::new("db/mig\"rations"),
-                "s3://bucket/prefix",
-                in_environment,
-            );
+            let text = configuration(Path::new("db/mig\"rations"), "s3://bucket/prefix", in_environment);
             let file = crate::config::file::File::parse(Path::new("ripcord.toml"), text).unwrap();
-            assert_eq!(
-                file.section.migrations_dir.as_deref(),
-                Some(Path::new("db/mig\"rations"))
-            );
+            assert_eq!(file.section.migrations_dir.as_deref(), Some(Path::new("db/mig\"rations")));
             assert_eq!(file.section.store.as_deref(), Some("s3://bucket/prefix"));
         }
     }

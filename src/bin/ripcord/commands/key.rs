@@ -18,11 +18,7 @@ pub fn generate(out: &Renderer, output: Option<&Path>) -> Result<Exit> {
         Some(path) if path != Path::new("-") => {
             let key = MasterKey::generate();
             crate::config::key::write_file(path, &key.to_hex())?;
-            out.data(&format!(
-                "key `{}` written to `{}`",
-                key.id(),
-                path.display()
-            ));
+            out.data(&format!("key `{}` written to `{}`", key.id(), path.display()));
             for line in advice(path) {
                 out.say(&line);
             }
@@ -38,13 +34,9 @@ pub fn generate(out: &Renderer, output: Option<&Path>) -> Result<Exit> {
                     .hint("ripcord --json key generate -o FILE"));
             }
             if asked.is_none() && std::io::stdout().is_terminal() {
-                return Err(
-                    Error::usage("a key's digits are not shown on a terminal unasked")
-                        .because(
-                            "`-o FILE` writes them to a new file, `-o -` shows them all the same",
-                        )
-                        .hint("ripcord key generate -o /etc/ripcord/key"),
-                );
+                return Err(Error::usage("a key's digits are not shown on a terminal unasked")
+                    .because("`-o FILE` writes them to a new file, `-o -` shows them all the same")
+                    .hint("ripcord key generate -o /etc/ripcord/key"));
             }
             let key = MasterKey::generate();
             out.secret_data(key.to_hex().expose_secret());
@@ -69,7 +61,6 @@ pub fn advice(path: &Path) -> [String; 2] {
 pub async fn id(app: &App) -> Result<Exit> {
     let id = app.key().await?.id();
     app.out.data(&id.to_string());
-    app.out
-        .items("key id", Outcome::Done, &[json!({ "key_id": id })]);
+    app.out.items("key id", Outcome::Done, &[json!({ "key_id": id })]);
     Ok(Exit::DONE)
 }

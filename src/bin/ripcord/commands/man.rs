@@ -16,14 +16,8 @@ pub fn run(args: &ManArgs) -> Result<Exit> {
             .map_err(|error| Error::failed("the page cannot be printed").because(error))?;
         return Ok(Exit::DONE);
     };
-    std::fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
-        .map_err(|error| {
-            Error::usage(format!(
-                "the pages cannot be written to `{}`",
-                folder.display()
-            ))
-            .because(error)
-        })?;
+    std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder)).map_err(
+        |error| Error::usage(format!("the pages cannot be written to `{}`", folder.display())).because(error),
+    )?;
     Ok(Exit::DONE)
 }

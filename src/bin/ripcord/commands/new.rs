@@ -18,12 +18,7 @@ pub fn run(app: &App, args: NewArgs) -> Result<Exit> {
         breaking: args.breaking,
         author: author(app),
     };
-    let paths = template::create(
-        &folder,
-        app.settings().layout.as_deref(),
-        &new,
-        clock::now(),
-    )?;
+    let paths = template::create(&folder, app.settings().layout.as_deref(), &new, clock::now())?;
     let mut items = Vec::new();
     for path in &paths {
         let path = path.display().to_string();

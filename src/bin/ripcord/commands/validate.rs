@@ -14,27 +14,23 @@ use crate::args::{ValidateArgs, ValidateFormat};
 pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     // Opened first: a bad path fails before the work.
     let file = match &args.output {
-        Some(path) => Some(std::fs::File::create(path).map_err(|error| {
-            Error::usage(format!("`{}` cannot be written", path.display())).because(error)
-        })?),
+        Some(path) => Some(
+            std::fs::File::create(path)
+                .map_err(|error| Error::usage(format!("`{}` cannot be written", path.display())).because(error))?,
+        ),
         None => None,
     };
     let folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
     for (path, why) in &folder.skipped {
-        app.out
-            .note(&format!("`{}` is left out: {why}", path.display()));
+        app.out.note(&format!("`{}` is left out: {why}", path.display()));
     }
     let findings = lint::lint(&folder.migrations, app.settings().environment.protected);
-    let errors = findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error)
-        .count();
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
 
     let text = match args.format.unwrap_or(ValidateFormat::Text) {
         ValidateFormat::Text => text(&findings),
-        ValidateFormat::Json => serde_json::to_string_pretty(&findings).map_err(|error| {
-            Error::failed("the findings cannot be written as JSON").because(error)
-        })?,
+        ValidateFormat::Json => serde_json::to_string_pretty(&findings)
+            .map_err(|error| Error::failed("the findings cannot be written as JSON").because(error))?,
         ValidateFormat::Markdown => markdown(&findings),
         ValidateFormat::Github => github(&findings),
     };
@@ -43,9 +39,7 @@ pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
             let text = app.out.scrubbed(&text);
             writeln!(file, "{text}")
                 .and_then(|()| file.sync_all())
-                .map_err(|error| {
-                    Error::failed("the findings were not written completely").because(error)
-                })?;
+                .map_err(|error| Error::failed("the findings were not written completely").because(error))?;
         }
         None if text.is_empty() => {}
         None => app.out.data(&text),
@@ -81,10 +75,7 @@ fn text(findings: &[Finding]) -> String {
             place.push_str(&format!(":{number}"));
         }
         let severity = word(finding.severity);
-        lines.push(format!(
-            "{place}: {severity}: {} ({})",
-            finding.message, finding.rule
-        ));
+        lines.push(format!("{place}: {severity}: {} ({})", finding.message, finding.rule));
         lines.extend(finding.help.iter().map(|help| format!("  help: {help}")));
     }
     lines.join("\n")
@@ -95,19 +86,13 @@ fn markdown(findings: &[Finding]) -> String {
         return "No findings.".to_owned();
     }
     let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
-    let mut lines = vec![
-        "| severity | file | line | message | rule |".to_owned(),
-        "|---|---|---|---|---|".to_owned(),
-    ];
+    let mut lines = vec!["| severity | file | line | message | rule |".to_owned(), "|---|---|---|---|---|".to_owned()];
     for finding in findings {
         lines.push(format!(
             "| {} | {} | {} | {} | {} |",
             word(finding.severity),
             cell(&finding.file.display().to_string()),
-            finding
-                .line
-                .map(|line| line.to_string())
-                .unwrap_or_default(),
+            finding.line.map(|line| line.to_string()).unwrap_or_default(),
             cell(&finding.message),
             finding.rule
         ));
@@ -117,11 +102,7 @@ fn markdown(findings: &[Finding]) -> String {
 
 /// GitHub's workflow commands; `%`, line ends, and in properties `:` and `,` are escaped.
 fn github(findings: &[Finding]) -> String {
-    let data = |text: &str| {
-        text.replace('%', "%25")
-            .replace('\r', "%0D")
-            .replace('\n', "%0A")
-    };
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let mut lines = Vec::new();
     for finding in findings {
@@ -137,10 +118,7 @@ fn github(findings: &[Finding]) -> String {
             place.push_str(&format!(",col={column}"));
         }
         let title = property(finding.rule);
-        lines.push(format!(
-            "::{severity} {place},title={title}::{}",
-            data(&finding.message)
-        ));
+        lines.push(format!("::{severity} {place},title={title}::{}", data(&finding.message)));
     }
     lines.join("\n")
 }

@@ -19,26 +19,17 @@ pub struct DotEnv {
 
 /// Reads a file; `None`: there is none.
 pub fn read(path: &Path) -> Result<Option<DotEnv>> {
-    let name = path.file_name().map_or_else(
-        || path.display().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    );
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     match std::fs::read_to_string(path) {
         Ok(text) => parse(&name, &text).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(Error::usage(format!("`{}` cannot be read", path.display())).because(error))
-        }
+        Err(error) => Err(Error::usage(format!("`{}` cannot be read", path.display())).because(error)),
     }
 }
 
 /// Reads a file's text. Errors name file and line, never the value.
 pub fn parse(name: &str, text: &str) -> Result<DotEnv> {
-    let mut file = DotEnv {
-        name: name.to_owned(),
-        values: BTreeMap::new(),
-        left_out: Vec::new(),
-    };
+    let mut file = DotEnv { name: name.to_owned(), values: BTreeMap::new(), left_out: Vec::new() };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let wrong = |what: &str| {
@@ -49,15 +40,11 @@ pub fn parse(name: &str, text: &str) -> Result<DotEnv> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let line = line
-            .strip_prefix("export ")
-            .map_or(line, |rest| rest.trim_start());
+        let line = line.strip_prefix("export ").map_or(line, |rest| rest.trim_start());
         let (variable, value) = line.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
         let variable = variable.trim_end();
         let well_named = !variable.is_empty()
-            && variable
-                .bytes()
-                .all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+            && variable.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
             && !variable.as_bytes()[0].is_ascii_digit();
         if !well_named {
             return Err(wrong("does not begin with a variable's name"));
@@ -149,11 +136,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_line_and_not_the_value() {
-        for text in [
-            "OK=1\nsecret-without-equals",
-            "OK=1\nX=\"secret",
-            "OK=1\n9X=secret",
-        ] {
+        for text in ["OK=1\nsecret-without-equals", "OK=1\nX=\"secret", "OK=1\n9X=secret"] {
             let error = parse(".env", text).unwrap_err().to_string();
             assert!(error.contains("line 2"), "{error}");
             assert!(!error.contains("secret"), "{error}");

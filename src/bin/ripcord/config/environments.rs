@@ -17,36 +17,22 @@ pub fn canonical(name: &str) -> &str {
 }
 
 /// The environment's rules and its table in the file. Without a name the strict rules hold.
-pub fn resolve<'a>(
-    name: Option<&str>,
-    file: Option<&'a File>,
-) -> Result<(Environment, Option<&'a Section>)> {
+pub fn resolve<'a>(name: Option<&str>, file: Option<&'a File>) -> Result<(Environment, Option<&'a Section>)> {
     let Some(typed) = name else {
         return Ok((Environment::default(), None));
     };
     let name = canonical(typed);
-    let tables = file
-        .and_then(|file| file.section.environments.as_ref())
-        .map(|tables| tables.get_ref());
-    let mut found = tables
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| canonical(key) == name);
+    let tables = file.and_then(|file| file.section.environments.as_ref()).map(|tables| tables.get_ref());
+    let mut found = tables.into_iter().flatten().filter(|(key, _)| canonical(key) == name);
     let table = found.next().map(|(_, table)| table);
     if let Some((second, _)) = found.next() {
-        return Err(Error::usage(format!(
-            "environment `{name}` is defined twice, once as `{second}`"
-        ))
-        .hint(format!("keep `[environments.{name}]`")));
+        return Err(Error::usage(format!("environment `{name}` is defined twice, once as `{second}`"))
+            .hint(format!("keep `[environments.{name}]`")));
     }
     if table.is_none() && !BUILT_IN.contains(&name) {
         let mut defined: Vec<&str> = BUILT_IN.to_vec();
         defined.extend(
-            tables
-                .into_iter()
-                .flatten()
-                .map(|(key, _)| key.as_str())
-                .filter(|key| !BUILT_IN.contains(&canonical(key))),
+            tables.into_iter().flatten().map(|(key, _)| key.as_str()).filter(|key| !BUILT_IN.contains(&canonical(key))),
         );
         let error = Error::usage(format!("environment `{typed}` is not defined"))
             .because(format!("defined are `{}`", defined.join("`, `")));
@@ -90,11 +76,7 @@ mod tests {
     fn rules(name: Option<&str>, text: &str) -> (bool, bool, bool) {
         let file = file(text);
         let (environment, _) = resolve(name, Some(&file)).unwrap();
-        (
-            environment.protected,
-            environment.approval,
-            environment.allow_skip_backup,
-        )
+        (environment.protected, environment.approval, environment.allow_skip_backup)
     }
 
     #[test]
@@ -119,10 +101,7 @@ mod tests {
     fn an_undefined_one_lists_what_is_defined() {
         let file = file("[environments.qa]\n");
         let error = resolve(Some("prodution"), Some(&file)).unwrap_err();
-        assert_eq!(
-            error.causes(),
-            ["defined are `development`, `staging`, `production`, `qa`"]
-        );
+        assert_eq!(error.causes(), ["defined are `development`, `staging`, `production`, `qa`"]);
         assert_eq!(error.hint_text(), Some("did you mean `production`?"));
         let file = self::file("[environments.prod]\n[environments.production]\n");
         assert!(resolve(Some("prod"), Some(&file)).is_err());

@@ -360,9 +360,7 @@ impl<'de, U: Units> Deserialize<'de> for Unit<U> {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Unit<U>, E> {
-                U::parse(text)
-                    .map(|value| Unit { value })
-                    .map_err(E::custom)
+                U::parse(text).map(|value| Unit { value }).map_err(E::custom)
             }
 
             // A bare number is told both spellings, as on the command line.
@@ -391,25 +389,15 @@ impl File {
     /// Reads a file's text.
     pub fn parse(path: &Path, text: String) -> Result<File> {
         let name = path.display().to_string();
-        let section: Section =
-            toml::from_str(&text).map_err(|error| explain(&name, &text, &error))?;
-        let file = File {
-            name,
-            base: path.parent().map(Path::to_path_buf).unwrap_or_default(),
-            section,
-            text,
-        };
+        let section: Section = toml::from_str(&text).map_err(|error| explain(&name, &text, &error))?;
+        let file = File { name, base: path.parent().map(Path::to_path_buf).unwrap_or_default(), section, text };
         file.check_places()?;
         Ok(file)
     }
 
     /// An error at a place in the file.
     pub fn wrong_at(&self, start: usize, what: impl fmt::Display) -> Error {
-        Error::usage(format!(
-            "`{}` line {}: {what}",
-            self.name,
-            line_of(&self.text, start)
-        ))
+        Error::usage(format!("`{}` line {}: {what}", self.name, line_of(&self.text, start)))
     }
 
     fn check_places(&self) -> Result<()> {
@@ -421,10 +409,7 @@ impl File {
         for (key, value) in policies {
             if let Some(value) = value {
                 return Err(self
-                    .wrong_at(
-                        value.span().start,
-                        format!("`{key}` belongs to an environment"),
-                    )
+                    .wrong_at(value.span().start, format!("`{key}` belongs to an environment"))
                     .hint("move it below `[environments.NAME]`: without a named environment the strict rules hold"));
             }
         }
@@ -433,10 +418,7 @@ impl File {
         };
         for (name, table) in environments.get_ref() {
             if let Some(inner) = &table.environments {
-                return Err(self.wrong_at(
-                    inner.span().start,
-                    format!("environment `{name}` cannot hold environments"),
-                ));
+                return Err(self.wrong_at(inner.span().start, format!("environment `{name}` cannot hold environments")));
             }
         }
         Ok(())
@@ -477,15 +459,10 @@ fn explain(name: &str, text: &str, error: &toml::de::Error) -> Error {
 fn key_at(text: &str, line: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().take(line).collect();
     let (key, _) = lines.last()?.split_once('=')?;
-    let table = lines
-        .iter()
-        .rev()
-        .map(|line| line.trim())
-        .find(|line| line.starts_with('['))
-        .map(|line| {
-            let end = line.find(']').unwrap_or(line.len());
-            line[..end].trim_start_matches('[').trim().to_owned()
-        });
+    let table = lines.iter().rev().map(|line| line.trim()).find(|line| line.starts_with('[')).map(|line| {
+        let end = line.find(']').unwrap_or(line.len());
+        line[..end].trim_start_matches('[').trim().to_owned()
+    });
     Some(match table {
         Some(table) => format!("{table}.{}", key.trim()),
         None => key.trim().to_owned(),
@@ -528,16 +505,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_told_with_line_and_nearest() {
         let error = refused("store = \"b\"\n[timeouts]\nstatment = \"5m\"\n");
-        assert_eq!(
-            error.message(),
-            "`ripcord.toml` line 3: unknown key `statment`"
-        );
+        assert_eq!(error.message(), "`ripcord.toml` line 3: unknown key `statment`");
         assert_eq!(error.hint_text(), Some("did you mean `statement`?"));
         let error = refused("[environments.production]\nprotect = true\n");
-        assert_eq!(
-            error.message(),
-            "`ripcord.toml` line 2: unknown key `protect`"
-        );
+        assert_eq!(error.message(), "`ripcord.toml` line 2: unknown key `protect`");
         assert_eq!(error.hint_text(), Some("did you mean `protected`?"));
         let error = refused("[[health]]\nurl = \"http://x\"\n\n[retry]\nzzz = 1\n");
         assert_eq!(error.message(), "`ripcord.toml` line 5: unknown key `zzz`");
@@ -547,10 +518,7 @@ mod tests {
     #[test]
     fn a_bare_number_is_refused_at_its_line() {
         let error = refused("[timeouts]\nlock = \"5s\"\nstatement = 300\n").to_string();
-        assert!(
-            error.contains("line 3, key `timeouts.statement`"),
-            "{error}"
-        );
+        assert!(error.contains("line 3, key `timeouts.statement`"), "{error}");
         assert!(error.contains("`300s` or `300ms`"), "{error}");
         let error = refused("[retention]\nmax_size = \"500\"\n").to_string();
         assert!(error.contains("`500MB` or `500MiB`"), "{error}");
@@ -559,39 +527,21 @@ mod tests {
     #[test]
     fn broken_toml_is_told_by_line() {
         assert!(refused("store = \n").message().contains("line 1"));
-        assert!(
-            refused("a = 1\nstore = \"x\"\n")
-                .message()
-                .contains("line 1")
-        );
-        assert!(
-            refused("[recovery]\nwrites = \"capture\"\n")
-                .message()
-                .contains("line 2")
-        );
+        assert!(refused("a = 1\nstore = \"x\"\n").message().contains("line 1"));
+        assert!(refused("[recovery]\nwrites = \"capture\"\n").message().contains("line 2"));
     }
 
     #[test]
     fn policies_belong_to_an_environment() {
         let error = refused("store = \"b\"\nallow_skip_backup = true\n");
         assert!(error.message().contains("line 2"), "{error}");
-        assert!(
-            error.message().contains("belongs to an environment"),
-            "{error}"
-        );
-        assert!(
-            refused("[environments.a.environments.b]\nstore = \"x\"\n")
-                .message()
-                .contains("cannot hold")
-        );
+        assert!(error.message().contains("belongs to an environment"), "{error}");
+        assert!(refused("[environments.a.environments.b]\nstore = \"x\"\n").message().contains("cannot hold"));
     }
 
     #[test]
     fn nearest_knows_slips_from_other_words() {
-        assert_eq!(
-            nearest("keep_lst", &["keep_last", "keep_daily"]),
-            Some("keep_last")
-        );
+        assert_eq!(nearest("keep_lst", &["keep_last", "keep_daily"]), Some("keep_last"));
         assert_eq!(nearest("colour", &["keep_last", "store"]), None);
     }
 }

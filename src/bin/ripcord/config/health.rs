@@ -30,10 +30,7 @@ pub fn from_table(
                             missing = Some(
                                 file.wrong_at(
                                     start,
-                                    format!(
-                                        "header `{name}` needs variable `{}`, which is not set",
-                                        variable.env
-                                    ),
+                                    format!("header `{name}` needs variable `{}`, which is not set", variable.env),
                                 )
                                 .hint(format!("export {}=…", variable.env)),
                             );
@@ -57,10 +54,7 @@ pub fn from_table(
         (None, Some(command), None) => HealthProbe::Command(command.clone()),
         (None, None, Some(sql)) => HealthProbe::Sql(sql.clone()),
         _ => {
-            return Err(file.wrong_at(
-                start,
-                "a health check has exactly one of `url`, `command` and `sql`",
-            ));
+            return Err(file.wrong_at(start, "a health check has exactly one of `url`, `command` and `sql`"));
         }
     };
     if !matches!(probe, HealthProbe::Url { .. })
@@ -81,10 +75,7 @@ pub fn from_table(
         .map(|(pointer, _)| pointer)
         .find(|pointer| !pointer.is_empty() && !pointer.starts_with('/'))
     {
-        return Err(file.wrong_at(
-            start,
-            format!("`{pointer}` is not a JSON pointer: write `/{pointer}`"),
-        ));
+        return Err(file.wrong_at(start, format!("`{pointer}` is not a JSON pointer: write `/{pointer}`")));
     }
     let mut check = with_standard_pace(probe);
     check.successes = table.successes.unwrap_or(check.successes).max(1);

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::file::{File, KeyTable, Section};
-use super::resolver::{Guide, Resolver};
+use super::resolver::Resolver;
 use super::variables::Variables;
 
 /// A password prompt of the command's is answered within this time, or never.
@@ -42,42 +42,22 @@ pub fn resolve(
     table: Option<&Section>,
 ) -> Result<(Option<KeySource>, Option<Error>)> {
     resolver.know(&["RIPCORD_KEY", "RIPCORD_KEY_FILE", "RIPCORD_KEY_COMMAND"]);
-    let digits = |text: &str| Ok(Some(SecretString::from(text.to_owned())));
     // An environment's table may hold a key of its own; it then takes the whole place of the file's.
-    let written = table
-        .and_then(|table| table.key.as_ref())
-        .or_else(|| file.and_then(|file| file.section.key.as_ref()));
+    let written =
+        table.and_then(|table| table.key.as_ref()).or_else(|| file.and_then(|file| file.section.key.as_ref()));
 
-    for (index, variable) in variables.in_order(&[
-        "RIPCORD_KEY",
-        "RIPCORD_KEY_FILE",
-        "RIPCORD_KEY_COMMAND",
-        "BACKUP_ENCRYPTION_KEY",
-    ]) {
+    let names = ["RIPCORD_KEY", "RIPCORD_KEY_FILE", "RIPCORD_KEY_COMMAND", "BACKUP_ENCRYPTION_KEY"];
+    if let Some((index, variable)) = variables.in_order(&names).next() {
         let text = variable.text.to_owned();
-        let (name, shown, source) = match index {
-            0 => ("RIPCORD_KEY", None, hex("RIPCORD_KEY", text)),
-            1 => (
-                "RIPCORD_KEY_FILE",
-                Some(text.clone()),
-                KeySource::File(text.into()),
-            ),
-            2 => (
-                "RIPCORD_KEY_COMMAND",
-                Some(text.clone()),
-                KeySource::Command(text),
-            ),
-            _ => {
-                let guide = Guide::<SecretString> {
-                    name: "BACKUP_ENCRYPTION_KEY",
-                    unit: "",
-                    read: digits,
-                };
-                resolver.say_in_effect(guide.name, None, guide.unit, variable.place);
-                (guide.name, None, hex(guide.name, text))
-            }
+        let (shown, source) = match index {
+            1 => (text.clone(), KeySource::File(text.into())),
+            2 => (text.clone(), KeySource::Command(text)),
+            _ => ("***".to_owned(), hex(names[index], text)),
         };
-        let shown = shown.unwrap_or_else(|| "***".to_owned());
+        let name = names[index];
+        if name == "BACKUP_ENCRYPTION_KEY" {
+            resolver.say_in_effect(name, None, "", variable.place);
+        }
         resolver.record("key", shown, &format!("{name} from {}", variable.place));
         return Ok((Some(source), None));
     }
@@ -119,18 +99,12 @@ fn from_table(
             resolver.record("key", command.clone(), &file.name);
             Ok((Some(KeySource::Command(command.clone())), None))
         }
-        _ => Err(file.wrong_at(
-            written.span().start,
-            "`[key]` has exactly one of `file`, `env` and `command`",
-        )),
+        _ => Err(file.wrong_at(written.span().start, "`[key]` has exactly one of `file`, `env` and `command`")),
     }
 }
 
 fn hex(variable: &str, digits: String) -> KeySource {
-    KeySource::Hex {
-        variable: variable.to_owned(),
-        digits: digits.into(),
-    }
+    KeySource::Hex { variable: variable.to_owned(), digits: digits.into() }
 }
 
 /// The key, and what a person should know about where it lies.
@@ -167,16 +141,9 @@ pub async fn load(settings: &Settings, why_none: Option<&Error>) -> Result<Loade
             }
             _ => "the key that the key command printed cannot be used".to_owned(),
         };
-        error
-            .context(place)
-            .with_kind(ripcord::error::Kind::Usage)
-            .hint_if_none("ripcord key generate -o FILE")
+        error.context(place).with_kind(ripcord::error::Kind::Usage).hint_if_none("ripcord key generate -o FILE")
     })?;
-    Ok(Loaded {
-        key,
-        digits,
-        warnings,
-    })
+    Ok(Loaded { key, digits, warnings })
 }
 
 fn missing(why: Option<&Error>) -> Error {
@@ -198,16 +165,10 @@ fn read_file(path: &Path) -> Result<(SecretString, Option<String>)> {
     let file = std::fs::File::open(path).map_err(refuse)?;
     let metadata = file.metadata().map_err(refuse)?;
     let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(refuse)?;
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(refuse)?;
     let open = metadata.permissions().mode() & 0o077;
-    let warning = (open != 0).then(|| {
-        format!(
-            "the key file `{0}` can be read by others: chmod 600 {0}",
-            path.display()
-        )
-    });
+    let warning =
+        (open != 0).then(|| format!("the key file `{0}` can be read by others: chmod 600 {0}", path.display()));
     Ok((text.as_str().to_owned().into(), warning))
 }
 
@@ -216,10 +177,7 @@ fn check_place(path: &Path, settings: &Settings) -> Result<Option<String>> {
     if settings.store.contains("://") {
         return Ok(None);
     }
-    let (Ok(key), Ok(store)) = (
-        path.canonicalize(),
-        Path::new(&settings.store).canonicalize(),
-    ) else {
+    let (Ok(key), Ok(store)) = (path.canonicalize(), Path::new(&settings.store).canonicalize()) else {
         return Ok(None);
     };
     if !key.starts_with(&store) {
@@ -231,18 +189,14 @@ fn check_place(path: &Path, settings: &Settings) -> Result<Option<String>> {
         settings.store
     );
     if settings.environment.protected {
-        return Err(Error::refused(fact)
-            .hint("move the key file out of the store and keep a copy elsewhere"));
+        return Err(Error::refused(fact).hint("move the key file out of the store and keep a copy elsewhere"));
     }
     Ok(Some(fact))
 }
 
 async fn run_command(command: &str) -> Result<SecretString> {
-    let failed = |why: String| {
-        Error::usage("the key command failed")
-            .because(why)
-            .hint("run the command of `[key]` by hand")
-    };
+    let failed =
+        |why: String| Error::usage("the key command failed").because(why).hint("run the command of `[key]` by hand");
     let mut child = tokio::process::Command::new("sh");
     child
         .args(["-c", command])
@@ -255,12 +209,7 @@ async fn run_command(command: &str) -> Result<SecretString> {
     }
     let output = tokio::time::timeout(COMMAND_LIMIT, child.output())
         .await
-        .map_err(|_| {
-            failed(format!(
-                "it did not end within {}s",
-                COMMAND_LIMIT.as_secs()
-            ))
-        })?
+        .map_err(|_| failed(format!("it did not end within {}s", COMMAND_LIMIT.as_secs())))?
         .map_err(|error| failed(error.to_string()))?;
     let printed = Zeroizing::new(output.stdout);
     if !output.status.success() {
@@ -288,24 +237,19 @@ pub fn write_file(path: &Path, digits: &SecretString) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::usage(format!(
-                "`{}` exists and is not overwritten",
-                path.display()
-            ))
-            .because("a key that is lost makes its backups unreadable")
-            .hint("choose another file"),
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| match error
+            .kind()
+        {
+            std::io::ErrorKind::AlreadyExists => {
+                Error::usage(format!("`{}` exists and is not overwritten", path.display()))
+                    .because("a key that is lost makes its backups unreadable")
+                    .hint("choose another file")
+            }
             _ => Error::usage(format!("`{}` cannot be written", path.display())).because(error),
         })?;
     let written = writeln!(file, "{}", digits.expose_secret())
         .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::File::open(&parent)?.sync_all());
-    written.map_err(|error| {
-        Error::failed(format!("`{}` was not written completely", path.display())).because(error)
-    })
+    written.map_err(|error| Error::failed(format!("`{}` was not written completely", path.display())).because(error))
 }

@@ -87,13 +87,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
 
     let mut warnings = Vec::new();
     let mut first_notes = Vec::new();
-    read_dotenv(
-        &cwd.join(&base),
-        &environment,
-        &mut variables,
-        &mut first_notes,
-        &mut warnings,
-    )?;
+    read_dotenv(&cwd.join(&base), &environment, &mut variables, &mut first_notes, &mut warnings)?;
 
     let variables_before = variables.clone();
     let mut sections: Vec<(String, &Section)> = Vec::new();
@@ -106,11 +100,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     }
     let mut resolver = Resolver::new(&variables_before, sections);
     resolver.know(&["RIPCORD_CONFIG", "RIPCORD_ENVIRONMENT"]);
-    resolver.record(
-        "environment",
-        environment.name.as_deref().unwrap_or_default(),
-        name_source,
-    );
+    resolver.record("environment", environment.name.as_deref().unwrap_or_default(), name_source);
     if name_source == "ENVIRONMENT from the environment" {
         resolver.say_in_effect("ENVIRONMENT", named.as_deref(), "", variables::ENVIRONMENT);
     }
@@ -129,10 +119,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     for (key, value) in [
         ("environment.protected", environment.protected),
         ("environment.approval", environment.approval),
-        (
-            "environment.allow_skip_backup",
-            environment.allow_skip_backup,
-        ),
+        ("environment.allow_skip_backup", environment.allow_skip_backup),
     ] {
         resolver.record(key, value.to_string(), "environment's rules");
     }
@@ -141,14 +128,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     settings.environment = environment;
     let (key, why_no_key) = key::resolve(&mut resolver, &variables, file.as_ref(), table)?;
     settings.key = key;
-    let incomplete = health_checks(
-        &mut settings,
-        &mut resolver,
-        typed,
-        &variables,
-        file.as_ref(),
-        table,
-    )?;
+    let incomplete = health_checks(&mut settings, &mut resolver, typed, &variables, file.as_ref(), table)?;
     let why_no_database = supabase(&mut settings, &mut resolver, &variables);
     if let Some(url) = file_with_password(file.as_ref(), table) {
         warnings.push(format!(
@@ -158,9 +138,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     }
 
     let dry_run_variable = variables.get("DRY_RUN").is_some() && {
-        let found = variables
-            .get("DRY_RUN")
-            .map_or("", |variable| variable.text);
+        let found = variables.get("DRY_RUN").map_or("", |variable| variable.text);
         units::yes_or_no(found).map_err(|why| Error::usage(format!("variable `DRY_RUN`: {why}")))?
     };
     if dry_run_variable {
@@ -172,12 +150,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     }
     let force_variable = switch(&variables, "FORCE_RUN")?.unwrap_or(false);
     if force_variable {
-        resolver.say_in_effect(
-            "FORCE_RUN",
-            Some("true"),
-            "counts as an approval",
-            variables::ENVIRONMENT,
-        );
+        resolver.say_in_effect("FORCE_RUN", Some("true"), "counts as an approval", variables::ENVIRONMENT);
     }
     let limit = resolver.optional(
         "limit",
@@ -190,19 +163,16 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
         |_| None,
     )?;
     if limit == Some(0) {
-        return Err(
-            Error::usage("the limit of migrations is 0, so that nothing could ever run")
-                .hint("unset MIGRATION_BATCH_SIZE"),
-        );
+        return Err(Error::usage("the limit of migrations is 0, so that nothing could ever run")
+            .hint("unset MIGRATION_BATCH_SIZE"));
     }
     let verbosity = verbosity(typed, &variables, &mut resolver);
     if variables.get("METRICS_ENDPOINT").is_some() {
         first_notes.push("`METRICS_ENDPOINT` is set; this version sends no metrics".to_owned());
     }
     if file.is_none() && cwd.join("migration.config.yml").exists() {
-        first_notes.push(
-            "`migration.config.yml` is not read by this version; `ripcord init` writes ripcord.toml".to_owned(),
-        );
+        first_notes
+            .push("`migration.config.yml` is not read by this version; `ripcord init` writes ripcord.toml".to_owned());
     }
     warnings.extend(resolver.unknown_variables());
     first_notes.append(&mut resolver.notes);
@@ -228,11 +198,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
 }
 
 fn read_file(typed: &Overrides, variables: &Variables, cwd: &Path) -> Result<Option<File>> {
-    let named = typed.global.config.clone().or_else(|| {
-        variables
-            .of_process_only("RIPCORD_CONFIG")
-            .map(PathBuf::from)
-    });
+    let named = typed.global.config.clone().or_else(|| variables.of_process_only("RIPCORD_CONFIG").map(PathBuf::from));
     let path = match named {
         Some(path) => path,
         // One that nobody named need not be there.
@@ -240,9 +206,7 @@ fn read_file(typed: &Overrides, variables: &Variables, cwd: &Path) -> Result<Opt
         None => return Ok(None),
     };
     let text = std::fs::read_to_string(cwd.join(&path)).map_err(|error| {
-        Error::usage(format!("`{}` cannot be read", path.display()))
-            .because(error)
-            .hint("ripcord init")
+        Error::usage(format!("`{}` cannot be read", path.display())).because(error).hint("ripcord init")
     })?;
     File::parse(&path, text).map(Some)
 }
@@ -252,10 +216,7 @@ fn environment_name(typed: &Overrides, variables: &Variables) -> (Option<String>
         return (Some(name.clone()), "option");
     }
     for (variable, source) in [
-        (
-            "RIPCORD_ENVIRONMENT",
-            "RIPCORD_ENVIRONMENT from the environment",
-        ),
+        ("RIPCORD_ENVIRONMENT", "RIPCORD_ENVIRONMENT from the environment"),
         ("ENVIRONMENT", "ENVIRONMENT from the environment"),
     ] {
         if let Some(name) = variables.of_process_only(variable) {
@@ -286,9 +247,7 @@ fn read_dotenv(
     names.push(".env".to_owned());
     if let (Some(environment_name), true) = (&environment.name, environment.protected) {
         for name in names.iter().filter(|name| folder.join(name).exists()) {
-            notes.push(format!(
-                "`{name}` is not read: environment `{environment_name}` is protected"
-            ));
+            notes.push(format!("`{name}` is not read: environment `{environment_name}` is protected"));
         }
         return Ok(());
     }
@@ -297,9 +256,7 @@ fn read_dotenv(
             continue;
         };
         for variable in &file.left_out {
-            warnings.push(format!(
-                "`{name}` sets `{variable}`, which only the environment may; it is ignored"
-            ));
+            warnings.push(format!("`{name}` sets `{variable}`, which only the environment may; it is ignored"));
         }
         variables.add_file(file);
     }
@@ -310,42 +267,24 @@ fn read_dotenv(
 fn switch(variables: &Variables, name: &str) -> Result<Option<bool>> {
     variables
         .of_process_only(name)
-        .map(|text| {
-            units::yes_or_no(text).map_err(|why| Error::usage(format!("variable `{name}`: {why}")))
-        })
+        .map(|text| units::yes_or_no(text).map_err(|why| Error::usage(format!("variable `{name}`: {why}"))))
         .transpose()
 }
 
-fn settings(
-    resolver: &mut Resolver<'_>,
-    typed: &Overrides,
-    base: &Path,
-) -> Result<(Settings, bool)> {
+fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> Result<(Settings, bool)> {
     let defaults = Settings::default();
     let global = &typed.global;
 
     let database_url = resolver.optional(
         "database_url",
         global.database_url.clone().map(SecretString::from),
-        &[Guide {
-            name: "DATABASE_URL",
-            unit: "",
-            read: |text| Ok(Some(SecretString::from(text.to_owned()))),
-        }],
+        &[Guide { name: "DATABASE_URL", unit: "", read: |text| Ok(Some(SecretString::from(text.to_owned()))) }],
         |section| section.database_url.clone().map(SecretString::from),
     )?;
-    let maintenance_db = resolver.optional(
-        "maintenance_db",
-        global.maintenance_db.clone(),
-        &[],
-        |section| section.maintenance_db.clone(),
-    )?;
-    let migrations_dir = resolver.path(
-        "migrations_dir",
-        global.migrations_dir.clone(),
-        base,
-        |section| section.migrations_dir.clone(),
-    )?;
+    let maintenance_db = resolver
+        .optional("maintenance_db", global.maintenance_db.clone(), &[], |section| section.maintenance_db.clone())?;
+    let migrations_dir = resolver
+        .path("migrations_dir", global.migrations_dir.clone(), base, |section| section.migrations_dir.clone())?;
     let layout = resolver.optional("layout", None, &[], |section| section.layout.clone())?;
     let store = resolver.value(
         "store",
@@ -372,11 +311,7 @@ fn settings(
             unit: "",
             read: |text| {
                 let strict = units::yes_or_no(text)?;
-                Ok(Some(if strict {
-                    OnChanged::Error
-                } else {
-                    OnChanged::Warn
-                }))
+                Ok(Some(if strict { OnChanged::Error } else { OnChanged::Warn }))
             },
         }],
         |section| section.on_changed.map(on_changed_of),
@@ -418,31 +353,14 @@ fn settings(
         |section| section.recovery.on_failure,
         defaults.on_failure,
     )?;
-    let writes = resolver.value(
-        "recovery.writes",
-        typed.writes,
-        &[],
-        |section| section.recovery.writes,
-        defaults.writes,
-    )?;
+    let writes =
+        resolver.value("recovery.writes", typed.writes, &[], |section| section.recovery.writes, defaults.writes)?;
     let hooks = hooks(resolver, &defaults)?;
-    let expect_tables = resolver.value(
-        "expect.tables",
-        None,
-        &[],
-        |section| section.expect.tables.clone(),
-        Vec::new(),
-    )?;
-    let expect_functions = resolver.value(
-        "expect.functions",
-        None,
-        &[],
-        |section| section.expect.functions.clone(),
-        Vec::new(),
-    )?;
-    let checks_dir = resolver.path("expect.checks", None, base, |section| {
-        section.expect.checks.clone()
-    })?;
+    let expect_tables =
+        resolver.value("expect.tables", None, &[], |section| section.expect.tables.clone(), Vec::new())?;
+    let expect_functions =
+        resolver.value("expect.functions", None, &[], |section| section.expect.functions.clone(), Vec::new())?;
+    let checks_dir = resolver.path("expect.checks", None, base, |section| section.expect.checks.clone())?;
     let logs_dir = resolver.path("logs.dir", None, base, |section| section.logs.dir.clone())?;
 
     let on_changed_is_default = on_changed.is_none();
@@ -494,11 +412,7 @@ fn backup_settings(
     let jobs = resolver.value(
         "backup.jobs",
         typed.jobs,
-        &[Guide {
-            name: "PARALLEL_JOBS",
-            unit: "jobs",
-            read: |text| resolver::whole_number(text).map(Some),
-        }],
+        &[Guide { name: "PARALLEL_JOBS", unit: "jobs", read: |text| resolver::whole_number(text).map(Some) }],
         |section| section.backup.jobs,
         defaults.backup.jobs,
     )?;
@@ -648,12 +562,9 @@ fn retention(resolver: &mut Resolver<'_>, typed: &Overrides) -> Result<Retention
             Vec::new(),
         )?,
         max_size_bytes: resolver
-            .optional(
-                "retention.max_size",
-                asked.max_size.map(Bytes),
-                &[],
-                |section| section.retention.max_size.map(|size| Bytes(size.get())),
-            )?
+            .optional("retention.max_size", asked.max_size.map(Bytes), &[], |section| {
+                section.retention.max_size.map(|size| Bytes(size.get()))
+            })?
             .map(|size| size.0),
     })
 }
@@ -683,7 +594,7 @@ fn hooks(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<Hooks> {
     ];
     for (key, name) in KEYS {
         // Only the file holds commands: a variable or a `.env` file must not be able to run one.
-        let found = resolver.from_file(key, |section| {
+        let found = resolver.in_file(key, |section| {
             let tables = section.hooks.by_name();
             let (_, commands) = tables.iter().find(|(hook, _)| *hook == name)?;
             commands.as_ref().map(file::Commands::to_vec)
@@ -704,13 +615,11 @@ fn health_checks(
     table: Option<&Section>,
 ) -> Result<Option<Error>> {
     let mut incomplete = None;
-    let written = table
-        .and_then(|table| table.health.as_ref())
-        .or_else(|| file.and_then(|file| file.section.health.as_ref()));
+    let written =
+        table.and_then(|table| table.health.as_ref()).or_else(|| file.and_then(|file| file.section.health.as_ref()));
     if let (Some(file), Some(written)) = (file, written) {
         for check in written {
-            let (check, missing) =
-                health::from_table(check.get_ref(), file, check.span().start, variables)?;
+            let (check, missing) = health::from_table(check.get_ref(), file, check.span().start, variables)?;
             resolver.record("health", health::subject(&check), &file.name);
             settings.health.push(check);
             incomplete = incomplete.or(missing);
@@ -725,11 +634,7 @@ fn health_checks(
 }
 
 /// Supabase's URL and its database's password make a database URL; a service key does not.
-fn supabase(
-    settings: &mut Settings,
-    resolver: &mut Resolver<'_>,
-    variables: &Variables,
-) -> Option<Error> {
+fn supabase(settings: &mut Settings, resolver: &mut Resolver<'_>, variables: &Variables) -> Option<Error> {
     if settings.database_url.is_some() || variables.of_process_only("PGHOST").is_some() {
         return None;
     }
@@ -739,12 +644,7 @@ fn supabase(
         .trim_start_matches("https://")
         .split('.')
         .next()
-        .filter(|name| {
-            !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
+        .filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
         .unwrap_or("PROJECT");
     let Some(password) = variables.get("SUPABASE_DB_PASSWORD") else {
         let fact = if variables.get("SUPABASE_SERVICE_KEY").is_some() {
@@ -764,19 +664,10 @@ fn supabase(
         "postgresql://postgres:{}@db.{project}.supabase.co:5432/postgres?sslmode=require",
         percent_encoded(password.text)
     );
-    resolver.say_in_effect(
-        "SUPABASE_URL",
-        Some(url_text(variables)),
-        "",
-        password.place,
-    );
+    resolver.say_in_effect("SUPABASE_URL", Some(url_text(variables)), "", password.place);
     resolver.say_in_effect("SUPABASE_DB_PASSWORD", None, "", password.place);
     let url = SecretString::from(url);
-    if let Some(entry) = resolver
-        .entries
-        .iter_mut()
-        .find(|entry| entry.key == "database_url")
-    {
+    if let Some(entry) = resolver.entries.iter_mut().find(|entry| entry.key == "database_url") {
         entry.value = url.show();
         entry.source = "SUPABASE_URL and SUPABASE_DB_PASSWORD".to_owned();
     }
@@ -785,9 +676,7 @@ fn supabase(
 }
 
 fn url_text(variables: &Variables) -> &str {
-    variables
-        .get("SUPABASE_URL")
-        .map_or("", |variable| variable.text)
+    variables.get("SUPABASE_URL").map_or("", |variable| variable.text)
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -804,14 +693,8 @@ fn percent_encoded(text: &str) -> String {
 
 fn file_with_password(file: Option<&File>, table: Option<&Section>) -> Option<String> {
     let file = file?;
-    let urls = [
-        table.and_then(|table| table.database_url.as_ref()),
-        file.section.database_url.as_ref(),
-    ];
-    urls.into_iter()
-        .flatten()
-        .any(|url| !crate::render::scrub::passwords_in(url).is_empty())
-        .then(|| file.name.clone())
+    let urls = [table.and_then(|table| table.database_url.as_ref()), file.section.database_url.as_ref()];
+    urls.into_iter().flatten().any(|url| !crate::render::scrub::passwords_in(url).is_empty()).then(|| file.name.clone())
 }
 
 fn verbosity(typed: &Overrides, variables: &Variables, resolver: &mut Resolver<'_>) -> Verbosity {
@@ -828,9 +711,7 @@ fn verbosity(typed: &Overrides, variables: &Variables, resolver: &mut Resolver<'
         (Verbosity::Verbose, format!("DEBUG from {}", found.place))
     } else if let Some(found) = variables.get("LOG_LEVEL") {
         let level = match found.text.trim().to_ascii_lowercase().as_str() {
-            "error" | "warn" | "warning" | "fatal" | "critical" | "silent" | "off" => {
-                Some(Verbosity::Quiet)
-            }
+            "error" | "warn" | "warning" | "fatal" | "critical" | "silent" | "off" => Some(Verbosity::Quiet),
             "info" | "notice" => Some(Verbosity::Normal),
             "debug" | "trace" | "verbose" => Some(Verbosity::Verbose),
             _ => None,
@@ -841,10 +722,7 @@ fn verbosity(typed: &Overrides, variables: &Variables, resolver: &mut Resolver<'
                 (level, format!("LOG_LEVEL from {}", found.place))
             }
             None => {
-                resolver.notes.push(format!(
-                    "`LOG_LEVEL={}` is not a level; it is ignored",
-                    found.text
-                ));
+                resolver.notes.push(format!("`LOG_LEVEL={}` is not a level; it is ignored", found.text));
                 (Verbosity::Normal, "default".to_owned())
             }
         }
@@ -870,11 +748,7 @@ fn on_changed_of(word: OnChangedWord) -> OnChanged {
 
 /// A folder starts from the file's folder; a URL stands for itself.
 fn store_from(base: &Path, store: &str) -> String {
-    if store.contains("://") {
-        store.to_owned()
-    } else {
-        base.join(store).display().to_string()
-    }
+    if store.contains("://") { store.to_owned() } else { base.join(store).display().to_string() }
 }
 
 fn at_least_one(key: &str, count: u32) -> Result<u32> {
@@ -891,12 +765,7 @@ pub fn secrets(resolved: &Resolved) -> Vec<String> {
         secrets.extend(crate::render::scrub::passwords_in(url.expose_secret()));
     }
     for name in ["PGPASSWORD", "SUPABASE_SERVICE_KEY", "SUPABASE_DB_PASSWORD"] {
-        secrets.extend(
-            resolved
-                .variables
-                .get(name)
-                .map(|variable| variable.text.to_owned()),
-        );
+        secrets.extend(resolved.variables.get(name).map(|variable| variable.text.to_owned()));
     }
     if let Some(ripcord::settings::KeySource::Hex { digits, .. }) = &resolved.settings.key {
         secrets.push(digits.expose_secret().trim().to_owned());
@@ -904,11 +773,7 @@ pub fn secrets(resolved: &Resolved) -> Vec<String> {
     for check in &resolved.settings.health {
         if let ripcord::settings::HealthProbe::Url { url, headers, .. } = &check.probe {
             secrets.extend(crate::render::scrub::passwords_in(url));
-            secrets.extend(
-                headers
-                    .iter()
-                    .map(|(_, value)| value.expose_secret().to_owned()),
-            );
+            secrets.extend(headers.iter().map(|(_, value)| value.expose_secret().to_owned()));
         }
     }
     secrets

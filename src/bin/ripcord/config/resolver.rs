@@ -60,13 +60,7 @@ pub struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     /// `sections`: the strongest first, each with what it is called.
     pub fn new(variables: &'a Variables, sections: Vec<(String, &'a Section)>) -> Self {
-        Resolver {
-            variables,
-            sections,
-            entries: Vec::new(),
-            notes: Vec::new(),
-            names: BTreeSet::new(),
-        }
+        Resolver { variables, sections, entries: Vec::new(), notes: Vec::new(), names: BTreeSet::new() }
     }
 
     /// Resolves `key`, which has the variable `RIPCORD_<KEY>` besides the guides' own.
@@ -141,11 +135,7 @@ impl<'a> Resolver<'a> {
                 None => T::read(variable.text).map(Some),
             };
             let value = read.map_err(|why| {
-                let why = if T::SECRET {
-                    "it cannot be used".to_owned()
-                } else {
-                    why
-                };
+                let why = if T::SECRET { "it cannot be used".to_owned() } else { why };
                 Error::usage(format!("variable `{name}` from {}: {why}", variable.place))
             })?;
             let Some(value) = value else { continue };
@@ -153,26 +143,16 @@ impl<'a> Resolver<'a> {
                 let shown = (!T::SECRET).then_some(variable.text);
                 self.say_in_effect(guide.name, shown, guide.unit, variable.place);
             }
-            self.record(
-                key,
-                value.show(),
-                &format!("{name} from {}", variable.place),
-            );
+            self.record(key, value.show(), &format!("{name} from {}", variable.place));
             return Ok(Some(value));
         }
-        Ok(self.from_file(key, field))
+        Ok(self.in_file(key, field))
     }
 
     /// Resolves `key` from the configuration file alone.
-    pub fn from_file<T: Value>(
-        &mut self,
-        key: &'static str,
-        field: impl Fn(&Section) -> Option<T>,
-    ) -> Option<T> {
-        let (value, source) = self
-            .sections
-            .iter()
-            .find_map(|(name, section)| field(section).map(|value| (value, name.clone())))?;
+    pub fn in_file<T: Value>(&mut self, key: &'static str, field: impl Fn(&Section) -> Option<T>) -> Option<T> {
+        let (value, source) =
+            self.sections.iter().find_map(|(name, section)| field(section).map(|value| (value, name.clone())))?;
         self.record(key, value.show(), &source);
         Some(value)
     }
@@ -195,17 +175,12 @@ impl<'a> Resolver<'a> {
 
     /// Records a value that was found in another way.
     pub fn record(&mut self, key: &'static str, value: impl Into<String>, source: &str) {
-        self.entries.push(Entry {
-            key,
-            value: value.into(),
-            source: source.to_owned(),
-        });
+        self.entries.push(Entry { key, value: value.into(), source: source.to_owned() });
     }
 
     /// Makes a variable known that is no key's own.
     pub fn know(&mut self, names: &[&str]) {
-        self.names
-            .extend(names.iter().map(|name| (*name).to_owned()));
+        self.names.extend(names.iter().map(|name| (*name).to_owned()));
     }
 
     /// A warning for each `RIPCORD_` variable that nothing reads: a slip there would be silent otherwise.
@@ -281,9 +256,7 @@ impl Value for usize {
 
 /// Reads a number without sign, point or unit.
 pub fn whole_number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("`{text}` is not a whole number"))
+    text.trim().parse().map_err(|_| format!("`{text}` is not a whole number"))
 }
 
 impl Value for bool {
@@ -316,12 +289,7 @@ impl Value for PathBuf {
 /// A list; a variable separates its members with commas.
 impl Value for Vec<String> {
     fn read(text: &str) -> Result<Self, String> {
-        Ok(text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect())
+        Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
     }
     fn show(&self) -> String {
         self.join(", ")

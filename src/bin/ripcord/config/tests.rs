@@ -15,10 +15,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        World {
-            folder: tempfile::tempdir().unwrap(),
-            variables: Vec::new(),
-        }
+        World { folder: tempfile::tempdir().unwrap(), variables: Vec::new() }
     }
 
     fn file(self, name: &str, text: &str) -> Self {
@@ -32,14 +29,9 @@ impl World {
     }
 
     fn try_run(&self, typed: &str) -> Result<Resolved> {
-        let cli = Cli::try_parse_from(std::iter::once("ripcord").chain(typed.split_whitespace()))
-            .unwrap();
+        let cli = Cli::try_parse_from(std::iter::once("ripcord").chain(typed.split_whitespace())).unwrap();
         let command = cli.command.clone().unwrap_or_default();
-        resolve(
-            &Overrides::of(&cli, &command),
-            Variables::of(self.variables.clone()),
-            self.folder.path(),
-        )
+        resolve(&Overrides::of(&cli, &command), Variables::of(self.variables.clone()), self.folder.path())
     }
 
     fn run(&self, typed: &str) -> Resolved {
@@ -54,46 +46,24 @@ fn source(resolved: &Resolved, key: &str) -> String {
 
 #[test]
 fn each_layer_gives_way_to_the_one_above() {
-    let file =
-        "[timeouts]\nmigration = \"1m\"\n[environments.development.timeouts]\nmigration = \"2m\"\n";
+    let file = "[timeouts]\nmigration = \"1m\"\n[environments.development.timeouts]\nmigration = \"2m\"\n";
     let seconds = |resolved: &Resolved| resolved.settings.timeouts.migration.as_secs();
 
     let world = World::new();
     let resolved = world.run("apply");
-    assert_eq!(
-        (
-            seconds(&resolved),
-            source(&resolved, "timeouts.migration").as_str()
-        ),
-        (600, "default")
-    );
+    assert_eq!((seconds(&resolved), source(&resolved, "timeouts.migration").as_str()), (600, "default"));
 
     let world = world.file(DEFAULT_FILE, file);
     let resolved = world.run("apply");
-    assert_eq!(
-        (
-            seconds(&resolved),
-            source(&resolved, "timeouts.migration").as_str()
-        ),
-        (60, "ripcord.toml")
-    );
+    assert_eq!((seconds(&resolved), source(&resolved, "timeouts.migration").as_str()), (60, "ripcord.toml"));
 
     let resolved = world.run("apply -e dev");
     assert_eq!(seconds(&resolved), 120);
-    assert_eq!(
-        source(&resolved, "timeouts.migration"),
-        "ripcord.toml [environments.development]"
-    );
+    assert_eq!(source(&resolved, "timeouts.migration"), "ripcord.toml [environments.development]");
 
     let world = world.file(".env", "TIMEOUT=180\n");
     let resolved = world.run("apply -e dev");
-    assert_eq!(
-        (
-            seconds(&resolved),
-            source(&resolved, "timeouts.migration").as_str()
-        ),
-        (180, "TIMEOUT from .env")
-    );
+    assert_eq!((seconds(&resolved), source(&resolved, "timeouts.migration").as_str()), (180, "TIMEOUT from .env"));
 
     let world = world.file(".env.development", "TIMEOUT=240\n");
     let resolved = world.run("apply -e dev");
@@ -103,9 +73,7 @@ fn each_layer_gives_way_to_the_one_above() {
     let resolved = world.run("apply -e dev");
     assert_eq!(seconds(&resolved), 300);
     assert!(
-        resolved.notes.contains(
-            &"using `TIMEOUT=300` (seconds, for one migration) from the environment".to_owned()
-        ),
+        resolved.notes.contains(&"using `TIMEOUT=300` (seconds, for one migration) from the environment".to_owned()),
         "{:?}",
         resolved.notes
     );
@@ -113,20 +81,10 @@ fn each_layer_gives_way_to_the_one_above() {
     let world = world.set("RIPCORD_TIMEOUTS_MIGRATION", "6m");
     let resolved = world.run("apply -e dev");
     assert_eq!(seconds(&resolved), 360);
-    assert!(
-        resolved.notes.iter().all(|note| !note.contains("TIMEOUT")),
-        "{:?}",
-        resolved.notes
-    );
+    assert!(resolved.notes.iter().all(|note| !note.contains("TIMEOUT")), "{:?}", resolved.notes);
 
     let resolved = world.run("apply -e dev --timeout 7m");
-    assert_eq!(
-        (
-            seconds(&resolved),
-            source(&resolved, "timeouts.migration").as_str()
-        ),
-        (420, "option")
-    );
+    assert_eq!((seconds(&resolved), source(&resolved, "timeouts.migration").as_str()), (420, "option"));
 }
 
 #[test]
@@ -151,29 +109,17 @@ fn the_guides_variables_have_their_guides_units() {
     assert_eq!(settings.backup.jobs, 4);
     assert_eq!(resolved.limit, Some(50));
     assert_eq!(resolved.verbosity, Verbosity::Verbose);
-    assert!(
-        matches!(&settings.key, Some(KeySource::Hex { variable, .. }) if variable == "BACKUP_ENCRYPTION_KEY")
-    );
+    assert!(matches!(&settings.key, Some(KeySource::Hex { variable, .. }) if variable == "BACKUP_ENCRYPTION_KEY"));
     for said in [
         "using `DATABASE_URL` from the environment",
         "using `BACKUP_ENCRYPTION_KEY` from the environment",
         "using `MIGRATION_TIMEOUT=300000` (milliseconds, for one migration) from the environment",
         "using `LOG_LEVEL=Debug` from the environment",
     ] {
-        assert!(
-            resolved.notes.iter().any(|note| note == said),
-            "{said}: {:?}",
-            resolved.notes
-        );
+        assert!(resolved.notes.iter().any(|note| note == said), "{said}: {:?}", resolved.notes);
     }
-    let printed = format!(
-        "{:?} {:?} {:?}",
-        resolved.notes, resolved.entries, resolved.warnings
-    );
-    assert!(
-        !printed.contains("hidden") && !printed.contains("aabb"),
-        "{printed}"
-    );
+    let printed = format!("{:?} {:?} {:?}", resolved.notes, resolved.entries, resolved.warnings);
+    assert!(!printed.contains("hidden") && !printed.contains("aabb"), "{printed}");
     assert_eq!(secrets(&resolved), ["hidden", "aabb"]);
 }
 
@@ -193,15 +139,8 @@ fn a_bad_value_names_its_variable() {
         let error = World::new().set(name, value).try_run("apply").unwrap_err();
         assert_eq!(error.kind().exit_code(), 2, "{name}");
     }
-    let error = World::new()
-        .set("RIPCORD_TIMEOUTS_LOCK", "5")
-        .try_run("apply")
-        .unwrap_err();
-    assert!(
-        error.message().contains("RIPCORD_TIMEOUTS_LOCK")
-            && error.message().contains("`5s` or `5ms`"),
-        "{error}"
-    );
+    let error = World::new().set("RIPCORD_TIMEOUTS_LOCK", "5").try_run("apply").unwrap_err();
+    assert!(error.message().contains("RIPCORD_TIMEOUTS_LOCK") && error.message().contains("`5s` or `5ms`"), "{error}");
 }
 
 #[test]
@@ -214,31 +153,16 @@ fn a_dry_run_is_said_loudly_and_switches_mean_what_they_say() {
     let resolved = world.run("apply");
     assert!(resolved.dry_run && resolved.assume_yes && resolved.skip_backup);
     assert!(resolved.settings.environment.approval);
-    assert!(
-        resolved
-            .warnings
-            .iter()
-            .any(|warning| warning.contains("NOTHING WILL BE CHANGED"))
-    );
-    let resolved = World::new()
-        .set("DRY_RUN", "false")
-        .set("FORCE_RUN", "")
-        .run("apply");
+    assert!(resolved.warnings.iter().any(|warning| warning.contains("NOTHING WILL BE CHANGED")));
+    let resolved = World::new().set("DRY_RUN", "false").set("FORCE_RUN", "").run("apply");
     assert!(!resolved.dry_run && !resolved.assume_yes && !resolved.skip_backup);
 }
 
 #[test]
 fn an_approval_is_not_lifted_by_a_variable() {
-    let resolved = World::new()
-        .set("REQUIRE_APPROVAL", "false")
-        .run("apply -e production");
+    let resolved = World::new().set("REQUIRE_APPROVAL", "false").run("apply -e production");
     assert!(resolved.settings.environment.approval);
-    assert!(
-        resolved
-            .warnings
-            .iter()
-            .any(|warning| warning.contains("REQUIRE_APPROVAL"))
-    );
+    assert!(resolved.warnings.iter().any(|warning| warning.contains("REQUIRE_APPROVAL")));
 }
 
 #[test]
@@ -249,33 +173,16 @@ fn a_dotenv_file_decides_nothing_about_safety() {
     assert_eq!(resolved.settings.environment.name, None);
     assert!(resolved.variables.get("PGHOST").is_none() && resolved.variables.get("PATH").is_none());
     assert!(resolved.settings.database_url.is_some());
-    assert_eq!(
-        resolved
-            .warnings
-            .iter()
-            .filter(|warning| warning.contains("is ignored"))
-            .count(),
-        6
-    );
+    assert_eq!(resolved.warnings.iter().filter(|warning| warning.contains("is ignored")).count(), 6);
 }
 
 #[test]
 fn a_dotenv_file_is_not_read_for_a_protected_environment() {
-    let world = World::new()
-        .file(".env", "DATABASE_URL=postgresql://h/d\n")
-        .file(".env.production", "TIMEOUT=5\n");
+    let world = World::new().file(".env", "DATABASE_URL=postgresql://h/d\n").file(".env.production", "TIMEOUT=5\n");
     let resolved = world.run("apply -e production");
     assert!(resolved.settings.database_url.is_none());
-    assert_eq!(
-        resolved.settings.timeouts.migration,
-        Duration::from_secs(600)
-    );
-    assert!(
-        resolved
-            .notes
-            .iter()
-            .any(|note| note.contains("`.env` is not read"))
-    );
+    assert_eq!(resolved.settings.timeouts.migration, Duration::from_secs(600));
+    assert!(resolved.notes.iter().any(|note| note.contains("`.env` is not read")));
     assert!(world.run("apply -e dev").settings.database_url.is_some());
     assert!(world.run("apply").settings.database_url.is_some());
 }
@@ -283,61 +190,31 @@ fn a_dotenv_file_is_not_read_for_a_protected_environment() {
 #[test]
 fn environments_are_named_by_option_and_variables() {
     let name = |world: World, typed: &str| world.run(typed).settings.environment.name;
-    assert_eq!(
-        name(World::new().set("ENVIRONMENT", "prod"), "apply").as_deref(),
-        Some("production")
-    );
-    assert_eq!(
-        name(World::new().set("ENVIRONMENT", "prod"), "apply -e dev").as_deref(),
-        Some("development")
-    );
-    let both = World::new()
-        .set("ENVIRONMENT", "prod")
-        .set("RIPCORD_ENVIRONMENT", "staging");
+    assert_eq!(name(World::new().set("ENVIRONMENT", "prod"), "apply").as_deref(), Some("production"));
+    assert_eq!(name(World::new().set("ENVIRONMENT", "prod"), "apply -e dev").as_deref(), Some("development"));
+    let both = World::new().set("ENVIRONMENT", "prod").set("RIPCORD_ENVIRONMENT", "staging");
     assert_eq!(name(both, "apply").as_deref(), Some("staging"));
     let error = World::new().try_run("apply -e qa").unwrap_err();
     assert_eq!(error.kind().exit_code(), 2);
-    assert!(
-        error
-            .one_line()
-            .contains("`development`, `staging`, `production`"),
-        "{error}"
-    );
+    assert!(error.one_line().contains("`development`, `staging`, `production`"), "{error}");
 }
 
 #[test]
 fn supabase_needs_its_databases_password() {
-    let world = World::new()
-        .set("SUPABASE_URL", "https://abcdef.supabase.co")
-        .set("SUPABASE_SERVICE_KEY", "service-secret");
+    let world =
+        World::new().set("SUPABASE_URL", "https://abcdef.supabase.co").set("SUPABASE_SERVICE_KEY", "service-secret");
     let resolved = world.run("status");
     let why = resolved.why_no_database.as_ref().unwrap();
-    assert!(
-        why.hint_text()
-            .unwrap()
-            .contains("db.abcdef.supabase.co:5432"),
-        "{why}"
-    );
+    assert!(why.hint_text().unwrap().contains("db.abcdef.supabase.co:5432"), "{why}");
     assert!(!why.one_line().contains("service-secret"));
     assert!(secrets(&resolved).contains(&"service-secret".to_owned()));
 
     let resolved = world.set("SUPABASE_DB_PASSWORD", "a b/c").run("status");
     assert!(resolved.why_no_database.is_none());
-    let url = resolved
-        .settings
-        .database_url
-        .as_ref()
-        .unwrap()
-        .expose_secret()
-        .to_owned();
-    assert_eq!(
-        url,
-        "postgresql://postgres:a%20b%2Fc@db.abcdef.supabase.co:5432/postgres?sslmode=require"
-    );
+    let url = resolved.settings.database_url.as_ref().unwrap().expose_secret().to_owned();
+    assert_eq!(url, "postgresql://postgres:a%20b%2Fc@db.abcdef.supabase.co:5432/postgres?sslmode=require");
 
-    let world = World::new()
-        .set("SUPABASE_URL", "https://x.supabase.co")
-        .set("DATABASE_URL", "postgresql://h/d");
+    let world = World::new().set("SUPABASE_URL", "https://x.supabase.co").set("DATABASE_URL", "postgresql://h/d");
     assert!(world.run("status").why_no_database.is_none());
 }
 
@@ -346,32 +223,13 @@ fn health_checks_come_from_file_and_options() {
     let text = "[[health]]\nurl = \"https://app/health\"\nexpect_status = [200]\nexpect_json = { \"/status\" = \"ok\", \"/ready\" = true }\nheaders = { Authorization = { env = \"HEALTH_TOKEN\" }, Accept = \"text/plain\" }\nsuccesses = 5\ninterval = \"1s\"\n\n[[health]]\ncommand = \"./check\"\n";
     let world = World::new().file(DEFAULT_FILE, text);
     let resolved = world.run("apply --health-url http://localhost/up");
-    assert!(
-        resolved
-            .incomplete
-            .as_ref()
-            .unwrap()
-            .message()
-            .contains("HEALTH_TOKEN")
-    );
-    let resolved = world
-        .set("HEALTH_TOKEN", "tok")
-        .run("apply --health-url http://localhost/up");
+    assert!(resolved.incomplete.as_ref().unwrap().message().contains("HEALTH_TOKEN"));
+    let resolved = world.set("HEALTH_TOKEN", "tok").run("apply --health-url http://localhost/up");
     assert!(resolved.incomplete.is_none());
     let health = &resolved.settings.health;
     assert_eq!(health.len(), 3);
-    assert_eq!(
-        (health[0].successes, health[0].interval),
-        (5, Duration::from_secs(1))
-    );
-    let HealthProbe::Url {
-        expect_json,
-        headers,
-        ..
-    } = &health[0].probe
-    else {
-        panic!()
-    };
+    assert_eq!((health[0].successes, health[0].interval), (5, Duration::from_secs(1)));
+    let HealthProbe::Url { expect_json, headers, .. } = &health[0].probe else { panic!() };
     assert_eq!(expect_json["/ready"], "true");
     assert_eq!(headers.len(), 2);
     assert!(secrets(&resolved).contains(&"tok".to_owned()));
@@ -384,20 +242,10 @@ fn health_checks_come_from_file_and_options() {
         "[[health]]\ncommand = \"x\"\nexpect_status = [200]\n",
         "[[health]]\nurl = \"http://x\"\nexpect_json = { status = \"ok\" }\n",
     ] {
-        let error = World::new()
-            .file(DEFAULT_FILE, wrong)
-            .try_run("apply")
-            .unwrap_err();
-        assert!(
-            error.message().contains("`ripcord.toml` line "),
-            "{wrong}: {error}"
-        );
+        let error = World::new().file(DEFAULT_FILE, wrong).try_run("apply").unwrap_err();
+        assert!(error.message().contains("`ripcord.toml` line "), "{wrong}: {error}");
     }
-    assert!(
-        World::new()
-            .try_run("apply --health-url localhost")
-            .is_err()
-    );
+    assert!(World::new().try_run("apply --health-url localhost").is_err());
 }
 
 #[test]
@@ -406,22 +254,12 @@ fn an_environments_table_overrides_lists_and_keys() {
     let world = World::new().file(DEFAULT_FILE, text);
     let resolved = world.run("apply -e qa");
     assert_eq!(resolved.settings.store, "s3://b/p");
-    assert!(matches!(
-        &resolved.settings.key,
-        Some(KeySource::Command(_))
-    ));
+    assert!(matches!(&resolved.settings.key, Some(KeySource::Command(_))));
     assert_eq!(resolved.settings.health.len(), 1);
-    assert!(
-        matches!(&resolved.settings.health[0].probe, HealthProbe::Url { url, .. } if url == "http://two")
-    );
+    assert!(matches!(&resolved.settings.health[0].probe, HealthProbe::Url { url, .. } if url == "http://two"));
     assert_eq!(resolved.settings.writes, Writes::Fence);
-    assert_eq!(
-        resolved.settings.hooks.commands["after_run"],
-        ["./off", "./off2"]
-    );
-    assert!(
-        matches!(&world.run("apply").settings.key, Some(KeySource::File(path)) if path == Path::new("k"))
-    );
+    assert_eq!(resolved.settings.hooks.commands["after_run"], ["./off", "./off2"]);
+    assert!(matches!(&world.run("apply").settings.key, Some(KeySource::File(path)) if path == Path::new("k")));
 }
 
 #[test]
@@ -434,75 +272,40 @@ fn paths_start_from_the_files_folder() {
     );
     let resolved = world.run("-c conf/r.toml apply");
     assert_eq!(resolved.settings.store, "conf/b");
-    assert_eq!(
-        resolved.settings.migrations_dir.as_deref(),
-        Some(Path::new("conf/m"))
-    );
-    assert_eq!(
-        resolved.settings.logs_dir.as_deref(),
-        Some(Path::new("conf/logs"))
-    );
-    assert!(
-        matches!(&resolved.settings.key, Some(KeySource::File(path)) if path == Path::new("/etc/k"))
-    );
-    assert_eq!(
-        world.run("-c conf/r.toml --store b apply").settings.store,
-        "b"
-    );
+    assert_eq!(resolved.settings.migrations_dir.as_deref(), Some(Path::new("conf/m")));
+    assert_eq!(resolved.settings.logs_dir.as_deref(), Some(Path::new("conf/logs")));
+    assert!(matches!(&resolved.settings.key, Some(KeySource::File(path)) if path == Path::new("/etc/k")));
+    assert_eq!(world.run("-c conf/r.toml --store b apply").settings.store, "b");
     assert!(world.try_run("-c missing.toml apply").is_err());
 }
 
 #[test]
 fn a_key_has_one_source() {
     let error = World::new()
-        .file(
-            DEFAULT_FILE,
-            "store = \"x\"\n[key]\nfile = \"a\"\nenv = \"B\"\n",
-        )
+        .file(DEFAULT_FILE, "store = \"x\"\n[key]\nfile = \"a\"\nenv = \"B\"\n")
         .try_run("key id")
         .unwrap_err();
     assert!(error.message().contains("line 2"), "{error}");
-    let resolved = World::new()
-        .file(DEFAULT_FILE, "[key]\nenv = \"MY_KEY\"\n")
-        .run("key id");
+    let resolved = World::new().file(DEFAULT_FILE, "[key]\nenv = \"MY_KEY\"\n").run("key id");
     assert!(resolved.settings.key.is_none());
     assert!(resolved.why_no_key.unwrap().message().contains("MY_KEY"));
 }
 
 #[test]
 fn a_slip_in_a_variables_name_is_told() {
-    let resolved = World::new()
-        .set("RIPCORD_TIMEOUT_STATEMENT", "5m")
-        .set("RIPCORD_STORE", "x")
-        .run("status");
+    let resolved = World::new().set("RIPCORD_TIMEOUT_STATEMENT", "5m").set("RIPCORD_STORE", "x").run("status");
     assert_eq!(resolved.warnings.len(), 1);
-    assert!(
-        resolved.warnings[0].contains("did you mean `RIPCORD_TIMEOUTS_STATEMENT`"),
-        "{:?}",
-        resolved.warnings
-    );
+    assert!(resolved.warnings[0].contains("did you mean `RIPCORD_TIMEOUTS_STATEMENT`"), "{:?}", resolved.warnings);
 }
 
 #[test]
 fn prune_options_override_rule_by_rule() {
-    let world = World::new().file(
-        DEFAULT_FILE,
-        "[retention]\nkeep_last = 3\nkeep_daily = 7\nmax_size = \"2GiB\"\n",
-    );
-    let rules = world
-        .run("prune --keep-last 5 --keep-within 0s --keep-tag release")
-        .settings
-        .retention;
-    assert_eq!(
-        (rules.keep_last, rules.keep_daily, rules.keep_within),
-        (5, 7, None)
-    );
+    let world = World::new().file(DEFAULT_FILE, "[retention]\nkeep_last = 3\nkeep_daily = 7\nmax_size = \"2GiB\"\n");
+    let rules = world.run("prune --keep-last 5 --keep-within 0s --keep-tag release").settings.retention;
+    assert_eq!((rules.keep_last, rules.keep_daily, rules.keep_within), (5, 7, None));
     assert_eq!(rules.keep_tags, ["release"]);
     assert_eq!(rules.max_size_bytes, Some(2 << 30));
-    assert_eq!(
-        World::new().run("prune").settings.retention,
-        RetentionRules::standard()
-    );
+    assert_eq!(World::new().run("prune").settings.retention, RetentionRules::standard());
 }
 
 #[test]
@@ -512,19 +315,9 @@ fn the_reference_configuration_holds_every_key_with_its_default() {
     // What is commented out for want of a default is read too: `#key = …` becomes `key = …`.
     let all: String = text
         .lines()
-        .map(|line| {
-            format!(
-                "{}\n",
-                line.strip_prefix('#')
-                    .filter(|rest| !rest.starts_with(' '))
-                    .unwrap_or(line)
-            )
-        })
+        .map(|line| format!("{}\n", line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)))
         .collect();
-    let full = World::new()
-        .file(DEFAULT_FILE, &all)
-        .set("HEALTH_TOKEN", "t")
-        .run("config");
+    let full = World::new().file(DEFAULT_FILE, &all).set("HEALTH_TOKEN", "t").run("config");
     let plain = World::new().file(DEFAULT_FILE, &text).run("config");
     let bare = World::new().run("config");
 

@@ -2,14 +2,8 @@
 
 use std::time::Duration;
 
-const DURATION_UNITS: [(&str, u64); 6] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-    ("w", 604_800_000),
-];
+const DURATION_UNITS: [(&str, u64); 6] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
@@ -27,12 +21,9 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 pub fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "a duration needs a unit: write `{text}s` or `{text}ms`"
-        ));
+        return Err(format!("a duration needs a unit: write `{text}s` or `{text}ms`"));
     }
-    let refuse =
-        || format!("`{text}` is not a duration such as `250ms`, `30s`, `5m`, `1h30m` or `7d`");
+    let refuse = || format!("`{text}` is not a duration such as `250ms`, `30s`, `5m`, `1h30m` or `7d`");
     let mut rest = text;
     let mut total = 0_u64;
     let mut smallest = u64::MAX;
@@ -41,14 +32,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     while !rest.is_empty() {
         let (count, after) = leading_number(rest).ok_or_else(refuse)?;
-        let end = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        let (_, millis) = DURATION_UNITS
-            .iter()
-            .find(|(name, _)| *name == unit.trim())
-            .ok_or_else(refuse)?;
+        let (_, millis) = DURATION_UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(refuse)?;
         // `30m1h` and `5s5s` are slips of the hand, not durations.
         if *millis >= smallest {
             return Err(refuse());
@@ -67,10 +53,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn guide_duration(text: &str, unit_millis: u64) -> Result<Duration, String> {
     let text = text.trim();
     match text.parse::<u64>() {
-        Ok(count) => count
-            .checked_mul(unit_millis)
-            .map(Duration::from_millis)
-            .ok_or_else(|| format!("`{text}` is too long")),
+        Ok(count) => {
+            count.checked_mul(unit_millis).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+        }
         Err(_) => duration(text),
     }
 }
@@ -98,17 +83,10 @@ pub fn size(text: &str) -> Result<u64, String> {
     let refuse = || format!("`{text}` is not a size such as `500MB` or `2GiB`");
     let (count, unit) = leading_number(text).ok_or_else(refuse)?;
     if unit.is_empty() {
-        return Err(format!(
-            "a size needs a unit: write `{text}MB` or `{text}MiB`"
-        ));
+        return Err(format!("a size needs a unit: write `{text}MB` or `{text}MiB`"));
     }
-    let (_, bytes) = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))
-        .ok_or_else(refuse)?;
-    count
-        .checked_mul(*bytes)
-        .ok_or_else(|| format!("`{text}` is too large"))
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).ok_or_else(refuse)?;
+    count.checked_mul(*bytes).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// `2.0 GiB`, for people.
@@ -126,9 +104,7 @@ pub fn yes_or_no(text: &str) -> Result<bool, String> {
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     Some((digits.parse().ok()?, rest))
 }
@@ -154,30 +130,14 @@ mod tests {
     #[test]
     fn a_bare_number_is_refused_with_both_spellings() {
         let message = duration("300").unwrap_err();
-        assert!(
-            message.contains("`300s`") && message.contains("`300ms`"),
-            "{message}"
-        );
+        assert!(message.contains("`300s`") && message.contains("`300ms`"), "{message}");
         let message = size("500").unwrap_err();
-        assert!(
-            message.contains("`500MB`") && message.contains("`500MiB`"),
-            "{message}"
-        );
+        assert!(message.contains("`500MB`") && message.contains("`500MiB`"), "{message}");
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            "s",
-            "5 minutes",
-            "-5s",
-            "1.5h",
-            "30m1h",
-            "5s5s",
-            "99999999999999999999s",
-            "300000000000w",
-        ] {
+        for text in ["", "s", "5 minutes", "-5s", "1.5h", "30m1h", "5s5s", "99999999999999999999s", "300000000000w"] {
             assert!(duration(text).is_err(), "{text}");
         }
         for text in ["", "GB", "2XB", "-1GB", "99999999999TiB"] {

@@ -25,16 +25,14 @@ pub const ENVIRONMENT: &str = "the environment";
 impl Variables {
     /// The process's own. Those that are not UTF-8 are none of ours.
     pub fn of_process() -> Self {
-        Self::of(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))
+        Self::of(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
     }
 
     /// Those given, as if they were the process's own.
     pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Variables {
-            layers: vec![(ENVIRONMENT.to_owned(), variables.into_iter().collect())],
-        }
+        Variables { layers: vec![(ENVIRONMENT.to_owned(), variables.into_iter().collect())] }
     }
 
     /// Adds a file below everything that is there.
@@ -50,10 +48,7 @@ impl Variables {
     /// The variable of the process itself, whatever files say.
     pub fn of_process_only(&self, name: &str) -> Option<&str> {
         let (_, values) = self.layers.first()?;
-        values
-            .get(name)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
+        values.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
     /// All that are set of `names`, each with the name's index: layer by layer from the highest, and

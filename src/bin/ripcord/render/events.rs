@@ -31,10 +31,7 @@ struct State {
 impl Events {
     /// Renders to `out`.
     pub fn new(out: Arc<Renderer>) -> Self {
-        Events {
-            out,
-            state: Mutex::default(),
-        }
+        Events { out, state: Mutex::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -47,10 +44,7 @@ impl Events {
     /// Whether it is time to tell bytes again; the end of a step's bytes is always told.
     fn due(&self, step: &'static str, interval: Duration, complete: bool) -> bool {
         let mut state = self.state();
-        let due = complete
-            || state
-                .told
-                .is_none_or(|(told, at)| told != step || at.elapsed() >= interval);
+        let due = complete || state.told.is_none_or(|(told, at)| told != step || at.elapsed() >= interval);
         if due {
             state.told = Some((step, Instant::now()));
         }
@@ -74,12 +68,7 @@ impl Events {
                 Some(total) => ProgressBar::new(total),
                 None => ProgressBar::new_spinner(),
             };
-            state.bar = Some((
-                step,
-                self.out
-                    .bars()
-                    .add(bar.with_style(bar_style(total.is_some()))),
-            ));
+            state.bar = Some((step, self.out.bars().add(bar.with_style(bar_style(total.is_some())))));
         }
         if let Some((_, bar)) = &state.bar {
             bar.set_prefix(step);
@@ -95,41 +84,35 @@ impl Events {
 
 impl Observer for Events {
     fn observe(&self, event: &Event) {
+        match event {
+            Event::Note { message } => return self.out.note(message),
+            Event::Warning { message } => return self.out.warn(message),
+            _ => {}
+        }
         let style = self.out.style();
         if style.json {
-            if let Event::Bytes {
-                step, done, total, ..
-            } = event
+            if let Event::Bytes { step, done, total, .. } = event
                 && !self.due(step, JSON_INTERVAL, Some(*done) == *total)
             {
                 return;
             }
-            let loud = matches!(event, Event::Warning { .. });
-            if loud || style.verbosity > Verbosity::Quiet {
-                self.out
-                    .json(serde_json::to_value(event).unwrap_or(Value::Null));
+            if style.verbosity > Verbosity::Quiet {
+                self.out.json(serde_json::to_value(event).unwrap_or(Value::Null));
             }
         }
         match event {
-            Event::Bytes {
-                step,
-                done,
-                total,
-                table,
-            } => {
+            Event::Bytes { step, done, total, table } => {
                 if style.json || style.verbosity == Verbosity::Quiet {
                     return;
                 }
                 if style.terminal {
                     self.move_bar(step, *done, *total, table.as_deref());
                 } else if self.due(step, LINE_INTERVAL, false) {
-                    self.out
-                        .say(&bytes_line(step, *done, *total, table.as_deref()));
+                    self.out.say(&bytes_line(step, *done, *total, table.as_deref()));
                 }
             }
-            Event::Warning { message } => self.out.warn(message),
             other => {
-                if !matches!(other, Event::Note { .. } | Event::Retry { .. }) {
+                if !matches!(other, Event::Retry { .. }) {
                     self.end_bar();
                 }
                 self.out.say(&line(other));
@@ -173,36 +156,18 @@ fn line(event: &Event) -> String {
             "" => format!("{step}: done"),
             text => format!("{step}: done, {text}"),
         },
-        Event::Bytes {
-            step,
-            done,
-            total,
-            table,
-        } => bytes_line(step, *done, *total, table.as_deref()),
-        Event::MigrationBegan {
-            version,
-            name,
-            direction,
-        } => {
+        Event::Bytes { step, done, total, table } => bytes_line(step, *done, *total, table.as_deref()),
+        Event::MigrationBegan { version, name, direction } => {
             format!("{direction}: {}", label(version, name))
         }
-        Event::MigrationFinished {
-            version,
-            name,
-            direction,
-            duration_ms,
-        } => {
+        Event::MigrationFinished { version, name, direction, duration_ms } => {
             format!(
                 "{direction}: {} done in {}",
                 label(version, name),
                 units::show_duration(Duration::from_millis(*duration_ms))
             )
         }
-        Event::Retry {
-            reason,
-            attempt,
-            delay_ms,
-        } => format!(
+        Event::Retry { reason, attempt, delay_ms } => format!(
             "retry: attempt {attempt} in {}, because {reason}",
             units::show_duration(Duration::from_millis(*delay_ms))
         ),
@@ -212,11 +177,7 @@ fn line(event: &Event) -> String {
 }
 
 fn label(version: &str, name: &str) -> String {
-    if name.is_empty() {
-        format!("`{version}`")
-    } else {
-        format!("`{version}_{name}`")
-    }
+    if name.is_empty() { format!("`{version}`") } else { format!("`{version}_{name}`") }
 }
 
 #[cfg(test)]
@@ -230,7 +191,12 @@ mod tests {
             bar.set_position(1);
             bar.tick();
         }
-        assert!(ProgressStyle::with_template("{prefix} [{bar:24}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left {msg}").is_ok());
+        assert!(
+            ProgressStyle::with_template(
+                "{prefix} [{bar:24}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left {msg}"
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -242,10 +208,7 @@ mod tests {
             duration_ms: 1_250,
         };
         assert_eq!(line(&event), "up: `0042_orders` done in 1s250ms");
-        let event = Event::StepBegan {
-            step: "backup",
-            detail: "of database `shop`".to_owned(),
-        };
+        let event = Event::StepBegan { step: "backup", detail: "of database `shop`".to_owned() };
         assert_eq!(line(&event), "backup: of database `shop`");
         assert_eq!(
             bytes_line("backup", 1 << 20, Some(2 << 20), Some("public.orders")),

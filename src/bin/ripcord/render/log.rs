@@ -18,22 +18,10 @@ impl Log {
     pub fn open(folder: &Path) -> Result<Log> {
         let path = folder.join(format!("migration_{}.log", clock::now().format("%Y%m%d")));
         std::fs::create_dir_all(folder)
-            .and_then(|()| {
-                std::fs::OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o640)
-                    .open(&path)
-            })
-            .map(|file| Log {
-                file: Mutex::new(file),
-            })
+            .and_then(|()| std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(&path))
+            .map(|file| Log { file: Mutex::new(file) })
             .map_err(|error| {
-                Error::usage(format!(
-                    "the log file `{}` cannot be written",
-                    path.display()
-                ))
-                .because(error)
+                Error::usage(format!("the log file `{}` cannot be written", path.display())).because(error)
             })
     }
 

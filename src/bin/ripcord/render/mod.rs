@@ -14,7 +14,7 @@ use indicatif::MultiProgress;
 use ripcord::Error;
 use ripcord::ops::report::{Outcome, RunReport};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::Verbosity;
 use log::Log;
@@ -37,10 +37,8 @@ impl Style {
     /// From the options, before configuration is known. Colour needs a terminal and nobody against it
     /// (no-color.org: any value that is not empty).
     pub fn of(json: bool, no_color: bool, quiet: bool, verbose: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal()
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let forbidden =
-            no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let terminal = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let forbidden = no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Style {
             json,
             verbosity: match (quiet, verbose) {
@@ -65,12 +63,7 @@ pub struct Renderer {
 impl Renderer {
     /// Prints in this style, through this scrubber.
     pub fn new(style: Style, scrubber: Arc<Scrubber>) -> Self {
-        Renderer {
-            style,
-            scrubber,
-            bars: MultiProgress::new(),
-            log: OnceLock::new(),
-        }
+        Renderer { style, scrubber, bars: MultiProgress::new(), log: OnceLock::new() }
     }
 
     /// The style.
@@ -117,19 +110,23 @@ impl Renderer {
         }
     }
 
-    /// A note: `note: …` on stderr unless `--quiet`.
+    /// A note: `note: …` on stderr, or an event, unless `--quiet`.
     pub fn note(&self, message: &str) {
+        if self.style.verbosity > Verbosity::Quiet {
+            self.json(json!({ "event": "note", "message": message }));
+        }
         self.say(&format!("note: {message}"));
     }
 
-    /// A warning, on stderr whatever was asked for.
+    /// A warning, on stderr and as an event, whatever was asked for.
     pub fn warn(&self, message: &str) {
+        self.json(json!({ "event": "warning", "message": message }));
         self.loud("warning", message, "33");
     }
 
     /// An error, with what is known of the database.
     pub fn error(&self, command: &str, error: &Error, database: Option<&str>) {
-        self.lines(&result::error_lines(error, database, None));
+        self.lines(&result::error_lines(error, database));
         self.json(result::error_json(command, error, database));
     }
 
@@ -147,13 +144,7 @@ impl Renderer {
     }
 
     /// A list: a table on stdout, or the result with `items`.
-    pub fn list<T: Serialize>(
-        &self,
-        command: &str,
-        items: &[T],
-        headings: &[&str],
-        rows: &[Vec<String>],
-    ) {
+    pub fn list<T: Serialize>(&self, command: &str, items: &[T], headings: &[&str], rows: &[Vec<String>]) {
         for line in table::table(headings, rows) {
             self.data(&line);
         }

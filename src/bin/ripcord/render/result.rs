@@ -7,17 +7,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The error as people read it: the fact, its causes, the state of the database, the next command.
-pub fn error_lines(error: &Error, database: Option<&str>, backup: Option<&str>) -> Vec<String> {
-    let mut lines = vec![format!("error: {}", error.message())];
-    lines.extend(
-        error
-            .causes()
-            .iter()
-            .map(|cause| format!("  because {cause}")),
-    );
-    lines.extend(state_lines(database, backup));
+pub fn error_lines(error: &Error, database: Option<&str>) -> Vec<String> {
+    let mut lines = fact_lines(error);
+    lines.extend(state_lines(database, None));
     lines.extend(hint_lines(error.hint_text()));
     lines
+}
+
+fn fact_lines(error: &Error) -> Vec<String> {
+    let causes = error.causes().iter();
+    std::iter::once(format!("error: {}", error.message()))
+        .chain(causes.map(|cause| format!("  because {cause}")))
+        .collect()
 }
 
 /// A report as people read it.
@@ -25,17 +26,14 @@ pub fn report_lines(report: &RunReport) -> Vec<String> {
     let failed = report.exit_code != 0;
     let backup = report.backup_id.map(|id| id.to_string());
     let mut lines = match (&report.failure, &report.error) {
-        (Some(failure), _) => error_lines(&failure.clone().without_hint(), None, None),
+        (Some(failure), _) => fact_lines(failure),
         (None, Some(error)) => vec![format!("error: {error}")],
         (None, None) => Vec::new(),
     };
     if failed || !report.database.is_empty() {
         lines.extend(state_lines(Some(&report.database), backup.as_deref()));
     }
-    let hint = report
-        .hint
-        .as_deref()
-        .or_else(|| report.failure.as_ref().and_then(Error::hint_text));
+    let hint = report.hint.as_deref().or_else(|| report.failure.as_ref().and_then(Error::hint_text));
     lines.extend(hint_lines(hint));
     lines
 }
@@ -114,10 +112,7 @@ pub fn list_json<T: Serialize>(command: &str, outcome: Outcome, items: &[T]) -> 
 
 /// One line of output. What kind of line it is comes first: people read it too.
 pub fn line(mut value: Value) -> String {
-    let Some(event) = value
-        .as_object_mut()
-        .and_then(|fields| fields.remove("event"))
-    else {
+    let Some(event) = value.as_object_mut().and_then(|fields| fields.remove("event")) else {
         return value.to_string();
     };
     let rest = value.to_string();
@@ -136,37 +131,20 @@ fn with_event(event: &str, value: &impl Serialize) -> Value {
     Value::Object(object)
 }
 
-/// An error can lose its hint, for where it is said by somebody else.
-trait WithoutHint {
-    fn without_hint(self) -> Error;
-}
-
-impl WithoutHint for Error {
-    fn without_hint(self) -> Error {
-        let mut bare = Error::new(self.kind(), self.message());
-        for cause in self.causes() {
-            bare = bare.because(cause);
-        }
-        bare
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn failure() -> Error {
-        Error::failed(
-            "migration `0042_orders` failed at line 7, column 3: relation \"user\" does not exist",
-        )
-        .because("statement 2 of 3")
-        .hint("ripcord status")
+        Error::failed("migration `0042_orders` failed at line 7, column 3: relation \"user\" does not exist")
+            .because("statement 2 of 3")
+            .hint("ripcord status")
     }
 
     #[test]
     fn an_error_reads_as_people_expect_it() {
         assert_eq!(
-            error_lines(&failure(), Some("unchanged"), None).join("\n"),
+            error_lines(&failure(), Some("unchanged")).join("\n"),
             "error: migration `0042_orders` failed at line 7, column 3: relation \"user\" does not exist\n\
              \x20 because statement 2 of 3\n\
              database: unchanged\n\
@@ -214,10 +192,7 @@ mod tests {
     fn a_line_begins_with_its_event() {
         let value = json!({"a": 1, "event": "note"});
         assert_eq!(line(value.clone()), r#"{"event":"note","a":1}"#);
-        assert_eq!(
-            serde_json::from_str::<Value>(&line(value.clone())).unwrap(),
-            value
-        );
+        assert_eq!(serde_json::from_str::<Value>(&line(value.clone())).unwrap(), value);
         assert_eq!(line(json!({"event": "x"})), r#"{"event":"x"}"#);
     }
 

@@ -30,10 +30,8 @@ impl Scrubber {
         for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
             let mut spellings = vec![percent_decoded(&secret), secret];
             if spellings.iter().any(|text| is_hex(text)) {
-                let more: Vec<String> = spellings
-                    .iter()
-                    .flat_map(|text| [text.to_ascii_lowercase(), text.to_ascii_uppercase()])
-                    .collect();
+                let more: Vec<String> =
+                    spellings.iter().flat_map(|text| [text.to_ascii_lowercase(), text.to_ascii_uppercase()]).collect();
                 spellings.extend(more);
             }
             for spelling in spellings {
@@ -70,10 +68,7 @@ impl Scrubber {
         match value {
             Value::String(text) => Value::String(self.text(&text)),
             Value::Array(items) => items.into_iter().map(|item| self.json(item)).collect(),
-            Value::Object(fields) => fields
-                .into_iter()
-                .map(|(key, value)| (key, self.json(value)))
-                .collect(),
+            Value::Object(fields) => fields.into_iter().map(|(key, value)| (key, self.json(value))).collect(),
             other => other,
         }
     }
@@ -93,10 +88,7 @@ pub fn url_for_people(url: &str) -> String {
 /// The passwords in a URL (`scheme://user:password@…`, `?password=…`) or a `key=value` string, as they
 /// are written there.
 pub fn passwords_in(url: &str) -> Vec<String> {
-    let mut found: Vec<String> = userinfo_passwords(url)
-        .into_iter()
-        .map(|range| url[range].to_owned())
-        .collect();
+    let mut found: Vec<String> = userinfo_passwords(url).into_iter().map(|range| url[range].to_owned()).collect();
     let is_url = url.contains("://");
     for (at, name) in url.match_indices("password") {
         let rest = url[at + name.len()..].trim_start();
@@ -194,9 +186,7 @@ mod tests {
     fn an_everyday_password_does_not_eat_the_text() {
         let scrubber = scrubber(&["postgres", "pw"]);
         assert_eq!(
-            scrubber.text(
-                "database `postgres`: postgresql://postgres:postgres@h/postgres password=pw spwn"
-            ),
+            scrubber.text("database `postgres`: postgresql://postgres:postgres@h/postgres password=pw spwn"),
             "database `postgres`: postgresql://postgres:***@h/postgres password=*** spwn"
         );
     }
@@ -204,15 +194,9 @@ mod tests {
     #[test]
     fn urls_lose_their_password_though_nobody_knew_it() {
         for (text, clean) in [
-            (
-                "at postgres://u:p@ss:w/rd@host/db now",
-                "at postgres://u:***@host/db now",
-            ),
+            ("at postgres://u:p@ss:w/rd@host/db now", "at postgres://u:***@host/db now"),
             ("http://host:80/path", "http://host:80/path"),
-            (
-                "`postgres://u:x@h`, `http://a:b@c`",
-                "`postgres://u:***@h`, `http://a:***@c`",
-            ),
+            ("`postgres://u:x@h`, `http://a:b@c`", "`postgres://u:***@h`, `http://a:***@c`"),
             ("postgres://u@h/db", "postgres://u@h/db"),
             ("://", "://"),
         ] {
@@ -223,17 +207,11 @@ mod tests {
     #[test]
     fn passwords_are_found_in_both_forms() {
         assert_eq!(passwords_in("postgres://u:a%20b@h/d"), ["a%20b"]);
-        assert_eq!(
-            passwords_in("postgres://h/d?user=u&password=xyz&sslmode=require"),
-            ["xyz"]
-        );
+        assert_eq!(passwords_in("postgres://h/d?user=u&password=xyz&sslmode=require"), ["xyz"]);
         assert_eq!(passwords_in("host=h password='a b' user=u"), ["a b"]);
         assert_eq!(passwords_in("host=h password=ab user=u"), ["ab"]);
         assert!(passwords_in("postgres://u@h/d").is_empty());
-        assert_eq!(
-            url_for_people("host=h password=ab user=u"),
-            "host=h password=*** user=u"
-        );
+        assert_eq!(url_for_people("host=h password=ab user=u"), "host=h password=*** user=u");
     }
 
     #[test]

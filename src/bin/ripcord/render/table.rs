@@ -25,10 +25,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         line.trim_end().to_owned()
     };
     let mut lines = vec![line(headings.to_vec())];
-    lines.extend(
-        rows.iter()
-            .map(|row| line(row.iter().map(String::as_str).collect())),
-    );
+    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
     lines
 }
 
@@ -44,11 +41,7 @@ mod tests {
         ];
         assert_eq!(
             table(&["id", "name", "note"], &rows),
-            [
-                "id      name    note",
-                "a       größer  x",
-                "longer          two lines",
-            ]
+            ["id      name    note", "a       größer  x", "longer          two lines",]
         );
     }
 }
