@@ -4,7 +4,7 @@
 //! `OPERATOR(pg_catalog.=)`: the owner of a database may set a `search_path` for everyone who connects
 //! (`ALTER DATABASE … SET`), and an operator of theirs would run with our rights.
 
-mod actor;
+pub mod actor;
 pub mod carry;
 pub mod history;
 mod integrity;

@@ -16,7 +16,7 @@ use crate::ids::Lineage;
 use crate::journal::{Journal, Step};
 use crate::migration::{Migration, Script, additive_run, destroys};
 use crate::postgres::{databases, swap, writes};
-use crate::settings::OnFailure;
+use crate::settings::{OnFailure, Writes};
 
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
 /// a second failure never hides the first.
@@ -386,8 +386,10 @@ async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: E
 }
 
 /// `ripcord recover`: finishes or undoes whatever unfinished runs left behind.
-pub async fn recover(ctx: &Context) -> RunReport {
-    match recover_all(ctx).await {
+///
+/// `writes` and `on_failure`, when given, take the place of what the dead run was told.
+pub async fn recover(ctx: &Context, writes: Option<Writes>, on_failure: Option<OnFailure>) -> RunReport {
+    match recover_all(ctx, writes, on_failure).await {
         Ok(report) => report,
         Err(error) => {
             let database = if error.kind() == Kind::NotRecovered { "UNKNOWN, do not retry" } else { "as it was found" };
@@ -397,7 +399,7 @@ pub async fn recover(ctx: &Context) -> RunReport {
     }
 }
 
-async fn recover_all(ctx: &Context) -> Result<RunReport> {
+async fn recover_all(ctx: &Context, writes: Option<Writes>, on_failure: Option<OnFailure>) -> Result<RunReport> {
     // The database may be closed, or under another name in the middle of a swap: first of all it must be
     // possible to connect.
     let found = find_unfinished(ctx).await?;
@@ -410,7 +412,7 @@ async fn recover_all(ctx: &Context) -> Result<RunReport> {
     guard.release().await?;
     let mut last = None;
     for run in found {
-        let report = finish_or_undo(ctx, run).await?;
+        let report = finish_or_undo(ctx, run, writes, on_failure).await?;
         let stop = report.outcome == Outcome::NotRecovered;
         last = Some(report);
         if stop {
@@ -421,7 +423,7 @@ async fn recover_all(ctx: &Context) -> Result<RunReport> {
 }
 
 /// The unfinished runs of every lineage whose journal names this database.
-async fn find_unfinished(ctx: &Context) -> Result<Vec<Unfinished>> {
+pub async fn find_unfinished(ctx: &Context) -> Result<Vec<Unfinished>> {
     let store = ctx.store.clone();
     let lineages: Vec<Lineage> = context::blocking(move || store.lineages()).await?;
     let mut found = Vec::new();
@@ -463,10 +465,17 @@ async fn mend_databases(ctx: &Context, maintenance: &crate::postgres::Session, r
 }
 
 /// Takes an unfinished run up again: its fence, its scratch databases, its migrations.
-async fn finish_or_undo(ctx: &Context, dead: Unfinished) -> Result<RunReport> {
+async fn finish_or_undo(
+    ctx: &Context,
+    dead: Unfinished,
+    writes: Option<Writes>,
+    on_failure: Option<OnFailure>,
+) -> Result<RunReport> {
     let live = context::open(ctx).await?;
     let intent = dead.intent().ok_or_else(|| Error::refused(format!("the journal of run `{}` does not say what it set out to do", dead.run)))?;
     let mut run = resume(ctx, live, &dead, &intent).await?;
+    run.writes = writes.unwrap_or(run.writes);
+    run.on_failure = on_failure.unwrap_or(run.on_failure);
     run.show_lock("recover").await?;
     ctx.progress.note(format!("taking up run `{}`, begun by {}", dead.run, dead.opened().map_or("?", |(_, _, _, holder)| holder)));
     sweep_scratch(&mut run, &dead).await?;

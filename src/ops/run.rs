@@ -294,24 +294,7 @@ pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinishe
     blocking(move || {
         let mut found = Vec::new();
         for run in store.runs(lineage)? {
-            let log = StoreLog { store: store.clone(), lineage, run };
-            // Any of the held keys may have been the primary one when the run began.
-            let mut entries = None;
-            let mut refused = None;
-            for master in key.keys() {
-                match crate::journal::load(&log, lineage, run, &master.journal_key()) {
-                    Ok(read) => {
-                        entries = Some(read);
-                        break;
-                    }
-                    Err(error) => refused = refused.or(Some(error)),
-                }
-            }
-            let entries = match (entries, refused) {
-                (Some(entries), _) => entries,
-                (None, Some(error)) => return Err(error),
-                (None, None) => continue,
-            };
+            let entries = read_journal(&store, &key, lineage, run)?;
             if !entries.iter().any(|entry| matches!(entry.step, Step::Closed { .. })) && !entries.is_empty() {
                 found.push(Unfinished { lineage, run, entries });
             }
@@ -319,6 +302,29 @@ pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinishe
         Ok(found)
     })
     .await
+}
+
+/// What a run wrote down, checked; empty when it has no journal here.
+pub async fn journal_of(ctx: &Context, lineage: Lineage, run: RunId) -> Result<Vec<Entry>> {
+    let store = ctx.store.clone();
+    let keys = ctx.keys()?.clone();
+    blocking(move || read_journal(&store, &keys, lineage, run)).await
+}
+
+/// Any of the held keys may have been the primary one when the run began.
+fn read_journal(store: &Store, keys: &crate::keys::KeyRing, lineage: Lineage, run: RunId) -> Result<Vec<Entry>> {
+    let log = StoreLog { store: store.clone(), lineage, run };
+    if log.load()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut refused = None;
+    for master in keys.keys() {
+        match crate::journal::load(&log, lineage, run, &master.journal_key()) {
+            Ok(entries) => return Ok(entries),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    refused.map_or_else(|| Ok(Vec::new()), Err)
 }
 
 /// The backups that unfinished runs need, for retention. When a journal cannot be read, the error says

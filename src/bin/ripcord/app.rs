@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ripcord::keys::{KeyRing, MasterKey};
+use ripcord::ops::fault::Faults;
+use ripcord::ops::{Context, Identity};
 use ripcord::postgres::target::Target;
 use ripcord::progress::Progress;
 use ripcord::settings::Settings;
+use ripcord::store::Store;
 use ripcord::{Error, Result};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
@@ -99,6 +102,40 @@ impl App {
         KeyRing::new(vec![self.key().await?])
     }
 
+    /// Everything that an operation is given. A key that is missing or wrong is told when it is needed.
+    pub async fn context(&self) -> Result<Context> {
+        let variable = |name: &str| self.resolved.variables.of_process_only(name).map(str::to_owned);
+        let mut settings = self.settings().clone();
+        // Where nothing was configured, the layout's own rule decides about changed files.
+        settings.migrations_dir = settings.migrations_dir.or_else(|| self.migrations_dir().ok());
+        let faults = if cfg!(debug_assertions) {
+            variable("RIPCORD_FAULTS").map(|text| Faults::parse(&text)).unwrap_or_default()
+        } else {
+            Faults::default()
+        };
+        let store = self.store()?;
+        Ok(Context {
+            target: self.target()?,
+            keys: self.key_ring().await,
+            store,
+            progress: self.progress.clone(),
+            identity: identity(&self.base()),
+            path: variable("PATH"),
+            cancel: self.stop.clone(),
+            faults,
+            settings,
+        })
+    }
+
+    /// Where backups live, relative paths taken from the project's folder.
+    pub fn store(&self) -> Result<Store> {
+        let location = &self.settings().store;
+        if location.contains("://") || std::path::Path::new(location).is_absolute() {
+            return Store::open(location);
+        }
+        Store::open(&self.base().join(location).display().to_string())
+    }
+
     /// For commands that ask the application: every header's variable must be set.
     pub fn require_health_complete(&self) -> Result<()> {
         match &self.resolved.incomplete {
@@ -154,18 +191,41 @@ impl App {
 
     /// An approval: `--yes`, `FORCE_RUN=true`, or typed. An error where it is required and not given.
     /// Does nothing where none is required.
-    pub fn approve(&self, what: &str) -> Result<()> {
+    pub fn approve(&self, what: &str) -> Result<Option<String>> {
         let environment = &self.settings().environment;
-        if !environment.approval || self.resolved.assume_yes {
-            return Ok(());
+        let user = ripcord::control::actor::os_user();
+        if self.resolved.assume_yes {
+            return Ok(Some(format!("{user}, by --yes or FORCE_RUN")));
+        }
+        if !environment.approval {
+            return Ok(None);
         }
         let name = environment.name.as_deref().unwrap_or("this environment");
         match self.confirm(&format!("{what} in `{name}`? Type `yes` to approve:"), "yes") {
-            Some(true) => Ok(()),
+            Some(true) => Ok(Some(format!("{user}, typed"))),
             Some(false) => Err(Error::refused(format!("the approval that `{name}` requires was not given"))),
             None => Err(Error::refused(format!("`{name}` requires an approval, and there is no terminal to ask at"))
                 .hint("give it with `--yes` or FORCE_RUN=true")),
         }
+    }
+}
+
+/// Who runs this, on which commit.
+fn identity(base: &std::path::Path) -> Identity {
+    let uname = rustix::system::uname();
+    let git = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(base)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok());
+    Identity {
+        user: ripcord::control::actor::os_user(),
+        host: uname.nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        git_commit: git.map(|commit| commit.trim().to_owned()),
     }
 }
 

@@ -113,6 +113,12 @@ pub struct ListArgs {
 /// `apply` and `plan`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ApplyArgs {
+    /// All pending migrations in one transaction
+    #[arg(long)]
+    pub atomic: bool,
+    /// Also run the migrations of this folder (test migrations; refused in protected environments)
+    #[arg(long, value_name = "DIR")]
+    pub also: Vec<PathBuf>,
     /// Up to and with this version or name
     #[arg(long, value_name = "VERSION|NAME")]
     pub target: Option<String>,

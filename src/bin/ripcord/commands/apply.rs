@@ -1,26 +1,94 @@
 //! `apply`: back up, migrate, check, and bring back on failure.
 
+use ripcord::Result;
 use ripcord::migration::plan::Selection;
-use ripcord::{Error, Result};
+use ripcord::ops::apply::{self, Planned, Request};
+use ripcord::ops::report::Outcome;
+use ripcord::ops::{MigrationReport, RunReport};
 
 use crate::app::{App, Exit};
 use crate::args::ApplyArgs;
 
-/// Runs it.
+/// Runs it; with `--dry-run` it stops after the plan.
 pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
     app.require_health_complete()?;
-    let skip_backup = app.skip_backup()?;
-    let selection = selection(app, &args);
-    let folder = app.migrations_dir()?;
-    let target = app.target()?;
-    let _ = (skip_backup, selection, folder, target);
-    // wiring: one flow for both: `app.resolved.dry_run` decides between planning and executing. The
-    // flow asks for the approval (`app.approve`) after validation and before the lock, and for the key
-    // ring (`app.key_ring`) only when something is pending. Then `app.out.report`.
-    Err(Error::failed("not wired"))
+    let ctx = app.context().await?;
+    let mut request = Request {
+        skip_backup: app.skip_backup()?,
+        ..request(app, &args)
+    };
+    let planned = apply::plan(&ctx, &request).await?;
+    if app.resolved.dry_run {
+        return Ok(show(app, &planned));
+    }
+    if !planned.plan.pending.is_empty() {
+        request.approver = app.approve(&format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database()))?;
+    }
+    let report = apply::execute(&ctx, &request, planned).await;
+    app.out.report(&report);
+    Ok(Exit(report.exit_code))
+}
+
+/// What the options ask for.
+pub fn request(app: &App, args: &ApplyArgs) -> Request {
+    let settings = app.settings();
+    Request {
+        selection: selection(app, args),
+        also: args.also.clone(),
+        atomic: args.atomic,
+        skip_backup: false,
+        on_failure: settings.on_failure,
+        writes: settings.writes,
+        ignore_red_health: args.ignore_red_health,
+        force: args.reason.clone().filter(|_| args.force),
+        approver: None,
+    }
 }
 
 /// Which migrations are wanted.
 pub fn selection(app: &App, args: &ApplyArgs) -> Selection {
-    Selection { target: args.target.clone(), file: args.file.clone(), limit: app.resolved.limit, again: args.again }
+    Selection {
+        target: args.target.clone(),
+        file: args.file.clone(),
+        limit: app.resolved.limit,
+        again: args.again,
+    }
+}
+
+/// The plan: every migration with its reason, and every statement that would go to the server.
+fn show(app: &App, planned: &Planned) -> Exit {
+    let plan = &planned.plan;
+    let outcome = match (plan.errors.is_empty(), plan.pending.is_empty()) {
+        (false, _) => Outcome::Invalid,
+        (true, true) => Outcome::NothingToDo,
+        (true, false) => Outcome::Done,
+    };
+    for note in &plan.notes {
+        app.out.note(note);
+    }
+    for finding in &planned.findings {
+        app.out.warn(&ripcord::ops::check::finding_line(finding));
+    }
+    let mut report = RunReport::new("apply", outcome, "unchanged, this was a dry run");
+    for pending in &plan.pending {
+        let migration = &pending.migration;
+        app.out.data(&format!("-- {} ({})", migration.file_name, pending.reason));
+        for statement in &migration.up.statements {
+            app.out.data(migration.up.text(statement));
+        }
+        app.out.data("");
+        report.migrations.push(MigrationReport {
+            version: migration.version.to_string(),
+            name: migration.name.clone(),
+            status: "pending".to_owned(),
+            reason: pending.reason.clone(),
+            duration_ms: 0,
+            error: None,
+        });
+    }
+    if let Some(error) = plan.errors.first() {
+        report = report.failed(error.clone());
+    }
+    app.out.report(&report);
+    Exit(report.exit_code)
 }

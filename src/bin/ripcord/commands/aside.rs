@@ -1,5 +1,7 @@
 //! `aside …`: databases that a swap kept.
 
+use ripcord::ops::{RunReport, backup, upkeep};
+use ripcord::ops::report::Outcome;
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
@@ -7,15 +9,32 @@ use crate::args::AsideCommand;
 
 /// Runs it.
 pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
-    let target = app.target()?;
-    let _ = target;
+    let ctx = app.context().await?;
+    let kept = upkeep::aside_list(&ctx).await?;
     match command {
-        // wiring: kept databases of this lineage, newest first, through `app.out.list`.
-        AsideCommand::List => Err(Error::failed("not wired")),
-        // wiring: only a database that the list shows; its logical slots are told before it goes.
+        AsideCommand::List => {
+            let rows: Vec<Vec<String>> = kept
+                .iter()
+                .map(|database| {
+                    vec![database.name.clone(), database.bytes.map_or_else(|| "-".to_owned(), backup::bytes), database.comment.clone().unwrap_or_default()]
+                })
+                .collect();
+            app.out.list("aside list", &kept, &["name", "size", "what it is"], &rows);
+        }
         AsideCommand::Drop { name } => {
-            let _ = name;
-            Err(Error::failed("not wired"))
+            if !kept.iter().any(|database| database.name == name) {
+                return Err(Error::usage(format!("no swap of this database has kept a `{name}`")).hint("ripcord aside list"));
+            }
+            for hindrance in upkeep::aside_hindrances(&ctx, &name).await? {
+                app.out.warn(&hindrance);
+            }
+            if app.resolved.dry_run {
+                app.out.say(&format!("would drop `{name}`"));
+                return Ok(Exit::DONE);
+            }
+            upkeep::aside_drop(&ctx, &name).await?;
+            app.out.report(&RunReport::new("aside drop", Outcome::Done, format!("unchanged; `{name}` is gone")));
         }
     }
+    Ok(Exit::DONE)
 }

@@ -1,13 +1,32 @@
 //! `audit`: who did what.
 
-use ripcord::{Error, Result};
+use ripcord::Result;
+use ripcord::control;
+use ripcord::ops::context;
 
 use crate::app::{App, Exit};
 use crate::args::ListArgs;
 
-/// Runs it.
+/// Shows it, newest first.
 pub async fn run(app: &App, args: ListArgs) -> Result<Exit> {
-    let _ = (app, args);
-    // wiring: the audit rows, newest first, `args.limit` rows, through `app.out.list`.
-    Err(Error::failed("not wired"))
+    let ctx = app.context().await?;
+    let session = ctx.connect("audit").await?;
+    let rows = match context::lineage_of(&session).await? {
+        Some(_) => control::audit_log(session.client(), i64::from(args.limit)).await?,
+        None => Vec::new(),
+    };
+    let table: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.at.format("%Y-%m-%d %H:%M:%S").to_string(),
+                row.actor.clone(),
+                row.action.clone(),
+                row.reason.clone().unwrap_or_default(),
+                row.detail.to_string(),
+            ]
+        })
+        .collect();
+    app.out.list("audit", &rows, &["when", "who", "did", "reason", "detail"], &table);
+    Ok(Exit::DONE)
 }

@@ -1,39 +1,192 @@
 //! `backup …`: make backups and look after them.
 
+use std::collections::BTreeMap;
+
+use ripcord::control;
+use ripcord::error::Kind;
+use ripcord::ids::Lineage;
 use ripcord::manifest::Purpose;
+use ripcord::ops::catalog::{self, Item};
+use ripcord::ops::report::Outcome;
+use ripcord::ops::{Context, RunReport, backup, prune, restore, run, upkeep};
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
-use crate::args::BackupCommand;
+use crate::args::{BackupCommand, BackupCreateArgs, BackupVerifyArgs, VerifyLevel};
 
 /// Runs it.
 pub async fn run(app: &App, command: BackupCommand) -> Result<Exit> {
+    let ctx = app.context().await?;
     match command {
-        BackupCommand::Create(args) => {
-            let ring = app.key_ring().await?;
-            let target = app.target()?;
-            let purpose = Purpose::from(args.purpose);
-            let _ = (ring, target, purpose, args.tags, args.prune);
-            // wiring: `settings.backup.jobs` already holds `--jobs`; prune only after the manifest.
-            Err(Error::failed("not wired"))
+        BackupCommand::Create(args) => create(app, &ctx, args).await,
+        BackupCommand::List => list(app, &ctx).await,
+        BackupCommand::Show { id } => show(app, &ctx, &id).await,
+        BackupCommand::Verify(args) => verify(app, &ctx, args).await,
+        BackupCommand::Pin { id } => pin(app, &ctx, &id, true).await,
+        BackupCommand::Unpin { id } => pin(app, &ctx, &id, false).await,
+        BackupCommand::Delete { id } => delete(app, &ctx, &id).await,
+    }
+}
+
+async fn create(app: &App, ctx: &Context, args: BackupCreateArgs) -> Result<Exit> {
+    let (taken, lineage) = upkeep::create_backup(ctx, Purpose::from(args.purpose), args.tags).await?;
+    let mut report = RunReport::new("backup create", Outcome::Done, "unchanged");
+    report.backup_id = Some(taken.id);
+    report.proof = serde_json::json!({
+        "location": taken.location,
+        "raw_bytes": taken.manifest.clear.raw_bytes,
+        "stored_bytes": taken.manifest.clear.stored_bytes,
+        "duration_ms": taken.duration.as_millis() as u64,
+    });
+    app.out.data(&taken.id.to_string());
+    if args.prune {
+        // Only now: nothing goes before there is a new one.
+        let plan = prune::plan(ctx, lineage).await?;
+        prune::execute(ctx, lineage, &plan).await?;
+    }
+    app.out.report(&report);
+    Ok(Exit::DONE)
+}
+
+/// Whose backups, and what the database's history knows of them. A database that does not answer takes
+/// nothing away from what the store has.
+async fn known(ctx: &Context) -> Result<(Lineage, Vec<control::BackupRow>)> {
+    match ctx.connect("backups").await {
+        Ok(session) => {
+            let lineage = restore::find_lineage(ctx, Some(&session), None).await?;
+            let rows = match ripcord::ops::context::lineage_of(&session).await {
+                Ok(Some(_)) => control::backups(session.client()).await?,
+                _ => Vec::new(),
+            };
+            Ok((lineage, rows))
         }
-        // wiring: the store's manifests joined with `backup_history`, newest first, with the columns
-        // `id, created_at, purpose, database, run_id, status, key_ids, verified_at, drilled_at,
-        // raw_bytes, stored_bytes, duration_ms, pinned, tags, keep_reason, location`.
-        BackupCommand::List => Err(Error::failed("not wired")),
-        BackupCommand::Show { id } => {
-            let _ = id;
-            Err(Error::failed("not wired"))
-        }
-        BackupCommand::Verify(args) => {
-            let ring = app.key_ring().await?;
-            let _ = (ring, args.id, args.all, args.level);
-            // wiring: a damaged one is `Error::verification`, exit code 6.
-            Err(Error::failed("not wired"))
-        }
-        BackupCommand::Pin { id } | BackupCommand::Unpin { id } | BackupCommand::Delete { id } => {
-            let _ = id;
-            Err(Error::failed("not wired"))
+        Err(error) => {
+            ctx.progress.warn(format!("without the database's own history: {error}"));
+            Ok((restore::find_lineage(ctx, None, None).await?, Vec::new()))
         }
     }
+}
+
+async fn items(ctx: &Context) -> Result<(Lineage, Vec<Item>)> {
+    let (lineage, rows) = known(ctx).await?;
+    // Without a key the journals cannot be read, and the list is only less complete.
+    let needed = if ctx.keys.is_ok() { run::needed_backups(ctx, lineage).await? } else { BTreeMap::new() };
+    Ok((lineage, catalog::list(ctx, lineage, &rows, &needed).await?))
+}
+
+async fn list(app: &App, ctx: &Context) -> Result<Exit> {
+    let items = match items(ctx).await {
+        Ok((_, items)) => items,
+        // A store without backups is an empty list.
+        Err(error) if error.kind() == Kind::Failed && error.message().contains("has no backup of") => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    app.out.list("backup list", &items, HEADINGS, &items.iter().map(row).collect::<Vec<_>>());
+    Ok(Exit::DONE)
+}
+
+const HEADINGS: &[&str] = &["id", "created", "purpose", "status", "size", "stored", "kept because"];
+
+fn row(item: &Item) -> Vec<String> {
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), backup::bytes);
+    let mut kept = item.keep_reason.clone().unwrap_or_else(|| "goes with the next prune".to_owned());
+    if !matches!(item.status.as_str(), "verified" | "complete" | "damaged") {
+        kept = item.error.clone().unwrap_or_default();
+    }
+    vec![
+        item.id.to_string(),
+        item.created_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+        item.purpose.clone(),
+        item.status.clone(),
+        size(item.raw_bytes),
+        size(item.stored_bytes),
+        kept,
+    ]
+}
+
+async fn show(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
+    let (lineage, items) = items(ctx).await?;
+    let id = catalog::resolve(ctx, lineage, id).await?;
+    let item = items.into_iter().find(|item| item.id == id).ok_or_else(|| Error::failed(format!("backup `{id}` is gone")))?;
+    let mut value = serde_json::to_value(&item).map_err(|error| Error::failed("the backup cannot be shown").because(error))?;
+    if ctx.keys.is_ok() {
+        let (manifest, _) = backup::open_manifest(ctx, lineage, id).await?;
+        let sealed = &manifest.sealed;
+        value["sealed"] = serde_json::json!({
+            "before": sealed.before, "server_version": sealed.server_version, "tool_version": sealed.tool_version,
+            "applied": sealed.applied, "extensions": sealed.extensions, "large_objects": sealed.large_objects,
+            "fingerprint": sealed.fingerprint, "snapshot": sealed.snapshot, "wal_lsn": sealed.wal_lsn,
+            "tables": sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects)
+                .map(|block| serde_json::json!({ "table": format!("{}.{}", block.namespace.lossy(), block.table.lossy()), "rows": block.digest.rows, "bytes": block.data_bytes }))
+                .collect::<Vec<_>>(),
+        });
+    }
+    let text = serde_json::to_string_pretty(&value).map_err(|error| Error::failed("the backup cannot be shown").because(error))?;
+    app.out.data(&text);
+    app.out.items("backup show", Outcome::Done, &[value]);
+    Ok(Exit::DONE)
+}
+
+async fn verify(app: &App, ctx: &Context, args: BackupVerifyArgs) -> Result<Exit> {
+    ctx.keys()?;
+    let (lineage, items) = items(ctx).await?;
+    let ids = match &args.id {
+        Some(id) => vec![catalog::resolve(ctx, lineage, id).await?],
+        None => items.iter().filter(|item| matches!(item.status.as_str(), "verified" | "complete" | "damaged")).map(|item| item.id).collect(),
+    };
+    let mut damaged: Option<Error> = None;
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    for id in ids {
+        let result = match args.level {
+            VerifyLevel::Manifest => backup::open_manifest(ctx, lineage, id).await.map(drop),
+            VerifyLevel::Archive => backup::verify(ctx, lineage, id).await.map(drop),
+            VerifyLevel::Toc => backup::verify_contents(ctx, lineage, id).await,
+        };
+        let status = if result.is_ok() { "verified" } else { "damaged" };
+        let error = result.as_ref().err().map(Error::one_line);
+        rows.push(vec![id.to_string(), status.to_owned(), error.clone().unwrap_or_default()]);
+        values.push(serde_json::json!({ "id": id, "status": status, "error": error }));
+        if let Err(error) = result {
+            damaged = damaged.or(Some(error));
+        }
+    }
+    match damaged {
+        None => {
+            app.out.list("backup verify", &values, &["id", "status", ""], &rows);
+            Ok(Exit::DONE)
+        }
+        Some(error) => {
+            for line in &rows {
+                app.out.say(&line.join("  "));
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn pin(app: &App, ctx: &Context, id: &str, pinned: bool) -> Result<Exit> {
+    let (lineage, _) = known(ctx).await?;
+    let id = catalog::resolve(ctx, lineage, id).await?;
+    upkeep::set_pinned(ctx, lineage, id, pinned).await?;
+    app.out.say(&format!("backup `{id}` is {}", if pinned { "pinned" } else { "no longer pinned" }));
+    let mut report = RunReport::new(if pinned { "backup pin" } else { "backup unpin" }, Outcome::Done, "unchanged");
+    report.backup_id = Some(id);
+    app.out.report(&report);
+    Ok(Exit::DONE)
+}
+
+async fn delete(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
+    ctx.keys()?;
+    let (lineage, _) = known(ctx).await?;
+    let id = catalog::resolve(ctx, lineage, id).await?;
+    if app.resolved.dry_run {
+        app.out.say(&format!("would delete backup `{id}`"));
+        return Ok(Exit::DONE);
+    }
+    prune::delete_one(ctx, lineage, id).await?;
+    let mut report = RunReport::new("backup delete", Outcome::Done, "unchanged");
+    report.backup_id = Some(id);
+    app.out.report(&report);
+    Ok(Exit::DONE)
 }

@@ -1,14 +1,18 @@
 //! `baseline`: record migrations as applied without running them.
 
-use ripcord::{Error, Result};
+use ripcord::Result;
+use ripcord::ops::report::Outcome;
+use ripcord::ops::{RunReport, upkeep};
 
 use crate::app::{App, Exit};
 use crate::args::BaselineArgs;
 
 /// Runs it.
 pub async fn run(app: &App, args: BaselineArgs) -> Result<Exit> {
-    let (target, folder) = (app.target()?, app.migrations_dir()?);
-    let _ = (args, target, folder);
-    // wiring: up to and with `args.version`.
-    Err(Error::failed("not wired"))
+    let ctx = app.context().await?;
+    let recorded = upkeep::baseline(&ctx, &args.version).await?;
+    recorded.iter().for_each(|label| app.out.say(&format!("recorded `{label}` as applied")));
+    let outcome = if recorded.is_empty() { Outcome::NothingToDo } else { Outcome::Done };
+    app.out.report(&RunReport::new("baseline", outcome, format!("unchanged; {} migrations recorded as applied", recorded.len())));
+    Ok(Exit::DONE)
 }

@@ -3,7 +3,7 @@
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
-use crate::args::FreshArgs;
+use crate::args::{ApplyArgs, FreshArgs};
 
 /// Runs it.
 pub async fn run(app: &App, args: FreshArgs) -> Result<Exit> {
@@ -17,12 +17,14 @@ pub async fn run(app: &App, args: FreshArgs) -> Result<Exit> {
         };
         return Err(Error::refused(fact).hint("ripcord --env development fresh"));
     }
-    let target = app.target()?;
-    let ring = app.key_ring().await?;
-    confirm_database(app, args.confirm.as_deref(), target.database(), "empty")?;
-    let _ = ring;
-    // wiring: a backup (never skipped), the drop, the apply; then `app.out.report`.
-    Err(Error::failed("not wired"))
+    let ctx = app.context().await?;
+    ctx.keys()?;
+    confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "empty")?;
+    let mut request = super::apply::request(app, &ApplyArgs::default());
+    request.approver = app.approve(&format!("Empty `{}`", ctx.target.database()))?;
+    let report = ripcord::ops::upkeep::fresh(&ctx, &request).await;
+    app.out.report(&report);
+    Ok(Exit(report.exit_code))
 }
 
 /// The database's name, typed or given, before it is emptied or replaced. `--yes` is enough only in

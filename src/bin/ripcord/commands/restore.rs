@@ -1,21 +1,47 @@
 //! `restore`: bring a backup back, beside the database or in its place.
 
-use ripcord::{Error, Result};
+use ripcord::Result;
+use ripcord::ops::RunReport;
+use ripcord::ops::report::Outcome;
+use ripcord::ops::restore::{self, Mode, Request};
+use ripcord::settings::Writes;
 
 use super::fresh::confirm_database;
 use crate::app::{App, Exit};
-use crate::args::RestoreArgs;
+use crate::args::{RestoreArgs, RestoreMode};
 
-/// Runs it.
+/// Runs it: shows what would happen, asks, and executes that very plan.
 pub async fn run(app: &App, args: RestoreArgs) -> Result<Exit> {
-    let ring = app.key_ring().await?;
-    let target = app.target()?;
-    // wiring: plan the restore here and print the plan: the backup's age, what it was taken before,
-    // which migrations and how many writes go. Then, and only then, ask.
-    if args.into.is_none() && !app.resolved.dry_run {
-        confirm_database(app, args.confirm.as_deref(), target.database(), "replace")?;
+    let ctx = app.context().await?;
+    let request = Request {
+        selector: args.id.clone().unwrap_or_else(|| "latest".to_owned()),
+        before: args.before.clone(),
+        from_database: args.from_database.clone(),
+        into: args.into.clone(),
+        mode: match args.mode {
+            RestoreMode::Auto => Mode::Auto,
+            RestoreMode::Swap => Mode::Swap,
+            RestoreMode::InPlace => Mode::InPlace,
+        },
+        // Whoever confirms has been shown how many writes go, and the replaced database is kept.
+        writes: args.writes.map_or(Writes::AcceptLoss, Into::into),
+    };
+    let planned = restore::plan(&ctx, &request).await?;
+    for line in planned.lines() {
+        app.out.say(&line);
     }
-    let _ = ring;
-    // wiring: execute the same plan; then `app.out.report`.
-    Err(Error::failed("not wired"))
+    if app.resolved.dry_run {
+        let mut report = RunReport::new("restore", Outcome::Done, "unchanged, this was a dry run");
+        report.backup_id = Some(planned.backup);
+        report.writes_since_backup = planned.writes.as_ref().map(|counted| counted.total());
+        report.proof = serde_json::json!({ "plan": planned });
+        app.out.report(&report);
+        return Ok(Exit::DONE);
+    }
+    if planned.replaces {
+        confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "replace")?;
+    }
+    let report = restore::execute(&ctx, &request, planned).await;
+    app.out.report(&report);
+    Ok(Exit(report.exit_code))
 }
