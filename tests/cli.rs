@@ -1,5 +1,8 @@
 //! The binary, as far as it needs no server: what is typed, what is configured, what is printed.
 
+// Helpers of tests, outside of the test functions that clippy.toml speaks of.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
