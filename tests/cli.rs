@@ -525,6 +525,7 @@ fn init_makes_what_is_missing_and_keeps_the_rest() {
     assert_eq!(place.read(".ripcord/key"), key);
 
     let place = Place::new();
+    place.run("-c conf/r.toml init").exits(2).says("is not in the current folder");
     place.run_with("init", &[("BACKUP_ENCRYPTION_KEY", "x")]).exits(0);
     assert!(!place.path(".ripcord").exists());
 }
