@@ -435,5 +435,4 @@ fn read_json<T: serde::de::DeserializeOwned>(name: &str, what: &str, text: &[u8]
 }
 
 #[cfg(test)]
-#[path = "manifest_tests.rs"]
 mod tests;

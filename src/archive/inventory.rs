@@ -142,12 +142,20 @@ fn is_schema(entry: &TocEntry) -> bool {
         | b"BLOB METADATA"
         | b"DATABASE"
         | b"DATABASE PROPERTIES" => false,
-        b"COMMENT" | b"ACL" | b"SECURITY LABEL" => !entry.tag.0.starts_with(b"DATABASE "),
+        b"COMMENT" | b"ACL" | b"SECURITY LABEL" => {
+            // Large objects are data: a dump of the schema alone does not show them.
+            !entry.tag.0.starts_with(b"DATABASE ") && !entry.tag.0.starts_with(b"LARGE OBJECT")
+        }
         _ => true,
     }
 }
 
-/// `TABLE public.orders`.
+/// The name that an entry has in an inventory, `TABLE public.orders`; one that stands there more than once
+/// has a number after it.
+pub fn item_name(entry: &TocEntry) -> String {
+    name(entry)
+}
+
 fn name(entry: &TocEntry) -> String {
     format!("{} {}", entry.description.lossy(), qualified(entry))
 }
@@ -179,4 +187,164 @@ fn digest(entry: &TocEntry) -> String {
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_le_bytes());
     hash.update(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Dump, Entry, entry};
+    use super::*;
+
+    fn toc(entries: Vec<Entry>) -> Toc {
+        let mut dump = Dump::new(16);
+        for entry in entries {
+            dump.add(entry);
+        }
+        Toc::parse(&dump.bytes()).unwrap()
+    }
+
+    fn names(inventory: &Inventory) -> Vec<&str> {
+        let items = inventory.items.iter();
+        items.map(|item| item.name.as_str()).collect()
+    }
+
+    fn in_public(mut entry: Entry) -> Entry {
+        entry.namespace = Some(b"public".to_vec());
+        entry
+    }
+
+    #[test]
+    fn schema_is_in_it_and_data_is_not() {
+        let inventory = Inventory::of(&toc(vec![
+            in_public(entry(10, "TABLE", "orders", "CREATE TABLE …")),
+            in_public(entry(11, "TABLE DATA", "orders", "")),
+            in_public(entry(12, "SEQUENCE SET", "s", "SELECT 1")),
+            in_public(entry(13, "MATERIALIZED VIEW DATA", "v", "REFRESH …")),
+            entry(14, "STDSTRINGS", "STDSTRINGS", "SET …"),
+            entry(15, "SEARCHPATH", "SEARCHPATH", "SELECT …"),
+            entry(16, "DATABASE", "shop", "CREATE DATABASE shop"),
+            entry(17, "DATABASE PROPERTIES", "shop", "ALTER DATABASE shop"),
+            entry(18, "COMMENT", "DATABASE shop", "COMMENT …"),
+            entry(19, "ACL", "DATABASE shop", "GRANT …"),
+            entry(20, "BLOB", "17", ""),
+            entry(21, "BLOB METADATA", "17..18", ""),
+            entry(22, "BLOBS", "BLOBS", ""),
+            in_public(entry(23, "STATISTICS DATA", "orders", "")),
+            in_public(entry(24, "ACL", "TABLE orders", "GRANT …")),
+            entry(25, "SCHEMA", "app", "CREATE SCHEMA app"),
+        ]));
+        assert_eq!(
+            names(&inventory),
+            [
+                "ACL public.TABLE orders",
+                "ENCODING ENCODING",
+                "SCHEMA app",
+                "TABLE public.orders"
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_and_order_make_no_difference_and_everything_else_does() {
+        let table = in_public(entry(10, "TABLE", "orders", "CREATE TABLE …"));
+        let index = in_public(entry(11, "INDEX", "i", "CREATE INDEX …"));
+        let one = Inventory::of(&toc(vec![table.clone(), index.clone()]));
+        let mut renumbered = index.clone();
+        renumbered.dump_id = 7;
+        renumbered.dependencies = vec![10];
+        let two = Inventory::of(&toc(vec![renumbered, table.clone()]));
+        assert_eq!(one.fingerprint(), two.fingerprint());
+        assert!(one.compare(&two).is_empty());
+
+        type Change = fn(&mut Entry);
+        let changes: [Change; 3] = [
+            |entry| entry.owner = b"other".to_vec(),
+            |entry| entry.definition.push(b' '),
+            |entry| entry.access_method = Some(b"columnar".to_vec()),
+        ];
+        for change in changes {
+            let mut changed = table.clone();
+            change(&mut changed);
+            let other = Inventory::of(&toc(vec![changed, index.clone()]));
+            assert_ne!(one.fingerprint(), other.fingerprint());
+            assert_eq!(one.compare(&other).changed, ["TABLE public.orders"]);
+        }
+        let fewer = Inventory::of(&toc(vec![table]));
+        assert_eq!(one.compare(&fewer).removed, ["INDEX public.i"]);
+        assert_eq!(fewer.compare(&one).added, ["INDEX public.i"]);
+    }
+
+    #[test]
+    fn objects_of_the_same_name_are_both_kept() {
+        let of = |definitions: &[&str]| {
+            let entries = definitions.iter().enumerate().map(|(number, definition)| {
+                entry(10 + number as i64, "CAST", "CAST (a AS b)", definition)
+            });
+            Inventory::of(&toc(entries.collect()))
+        };
+        let two = of(&["one", "two"]);
+        assert_eq!(
+            names(&two),
+            [
+                "CAST CAST (a AS b)",
+                "CAST CAST (a AS b) #2",
+                "ENCODING ENCODING"
+            ]
+        );
+        assert_eq!(two, of(&["two", "one"]));
+        assert_ne!(two.fingerprint(), of(&["two", "two"]).fingerprint());
+        assert_eq!(two.compare(&of(&["one"])).removed.len(), 1);
+    }
+
+    #[test]
+    fn sequence_values_are_read_from_their_setval() {
+        let set = |number: i64, schema: &str, tag: &str, definition: &str| {
+            let mut entry = entry(number, "SEQUENCE SET", tag, definition);
+            entry.namespace = Some(schema.into());
+            entry
+        };
+        let values = sequence_values(&toc(vec![
+            set(
+                10,
+                "public",
+                "a",
+                "SELECT pg_catalog.setval('public.a', 42, true);\n\n",
+            ),
+            set(
+                11,
+                "public",
+                "My \"Seq\"",
+                "SELECT pg_catalog.setval('public.\"My \"\"Seq\"\"\"', 1, false);\n",
+            ),
+            set(
+                12,
+                "it's",
+                "x', 9, true);",
+                "SELECT pg_catalog.setval('\"it''s\".\"x'', 9, true);\"', -9223372036854775808, true);\n",
+            ),
+            set(
+                13,
+                "public",
+                "e",
+                "SELECT pg_catalog.setval(E'public.\"\\\\\"', 5, true);\n",
+            ),
+            set(14, "public", "odd", "SELECT 1;"),
+            entry(
+                15,
+                "TABLE",
+                "SELECT pg_catalog.setval('public.b', 42, true);",
+                "",
+            ),
+        ]));
+        let expected = [
+            ("it's.x', 9, true);", (i64::MIN, true)),
+            ("public.My \"Seq\"", (1, false)),
+            ("public.a", (42, true)),
+            ("public.e", (5, true)),
+        ];
+        let found: Vec<_> = values
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect();
+        assert_eq!(found, expected);
+    }
 }

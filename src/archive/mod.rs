@@ -49,3 +49,6 @@ pub struct StreamId {
     /// The stream's number within the backup, from 0.
     pub stream: u32,
 }
+
+#[cfg(test)]
+mod tests;

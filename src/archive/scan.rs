@@ -346,3 +346,6 @@ fn name(entry: &TocEntry) -> String {
         false => format!("{}.{}", entry.namespace.lossy(), entry.tag.lossy()),
     }
 }
+
+#[cfg(test)]
+mod tests;

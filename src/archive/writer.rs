@@ -138,12 +138,15 @@ struct Job {
 
 type Sealed = Result<Vec<u8>, ArchiveError>;
 
+/// The sink behind the last data frame, and the length of each.
+type Written<W> = (Hashing<W>, Vec<u32>);
+
 /// The sealing threads, and the one that writes what they give in order.
 struct Line<W> {
     pool: Pool<Job, Sealed>,
     /// One receiver a frame, in order; bounded, and with it the frames in flight.
     ordered: Option<SyncSender<Receiver<Sealed>>>,
-    writing: Option<JoinHandle<Result<(Hashing<W>, Vec<u32>), ArchiveError>>>,
+    writing: Option<JoinHandle<Result<Written<W>, ArchiveError>>>,
     abandoned: Arc<AtomicBool>,
     spare: Spare,
 }
@@ -196,13 +199,13 @@ impl<W: Write + Send + 'static> Line<W> {
         Err(self.join().err().unwrap_or_else(worker_lost))
     }
 
-    fn finish(mut self) -> Result<(Hashing<W>, Vec<u32>), ArchiveError> {
+    fn finish(mut self) -> Result<Written<W>, ArchiveError> {
         self.join()
     }
 }
 
 impl<W> Line<W> {
-    fn join(&mut self) -> Result<(Hashing<W>, Vec<u32>), ArchiveError> {
+    fn join(&mut self) -> Result<Written<W>, ArchiveError> {
         self.ordered = None;
         let writing = self.writing.take().ok_or(ArchiveError::AlreadyFailed)?;
         writing.join().map_err(|_| worker_lost())?

@@ -19,6 +19,9 @@ const EXPECTED: &str = include_str!("schema.expected");
 /// How many differences an error names.
 const NAMED: usize = 8;
 
+/// Kinds in the order in which an error names them: what can run code or hide rows before what is merely odd.
+const ORDER: [&str; 8] = ["owner", "relation", "trigger", "rule", "policy", "function", "object", "inheritance"];
+
 /// The comment that a schema of ours carries, without the version.
 const COMMENT: &str = "control schema of ripcord, version ";
 
@@ -96,17 +99,24 @@ fn parse(text: &str) -> Vec<Line> {
         .collect()
 }
 
-/// Each difference in one line, sorted by kind and object.
+fn rank(kind: &str) -> usize {
+    ORDER.iter().position(|named| *named == kind).unwrap_or(ORDER.len())
+}
+
+/// Each difference in one line, the graver kinds first, then by object.
 fn differences(expected: &[Line], found: &[Line]) -> Vec<String> {
-    let mut by_object: BTreeMap<(&str, &str), (Vec<&str>, Vec<&str>)> = BTreeMap::new();
-    for (kind, object, details) in expected {
-        by_object.entry((kind, object)).or_default().0.push(details);
-    }
-    for (kind, object, details) in found {
-        by_object.entry((kind, object)).or_default().1.push(details);
+    // What is expected of an object, and what is there.
+    let mut by_object: BTreeMap<(usize, &str, &str), [Vec<&str>; 2]> = BTreeMap::new();
+    for (side, lines) in [expected, found].into_iter().enumerate() {
+        for (kind, object, details) in lines {
+            let sides = by_object.entry((rank(kind), kind, object)).or_default();
+            if let Some(lines) = sides.get_mut(side) {
+                lines.push(details);
+            }
+        }
     }
     let mut told = Vec::new();
-    for ((kind, object), (mut expected, mut found)) in by_object {
+    for ((_, kind, object), [mut expected, mut found]) in by_object {
         expected.sort_unstable();
         found.sort_unstable();
         if expected == found {
@@ -191,9 +201,9 @@ mod tests {
         assert_eq!(
             differences(&expected, &found),
             [
-                "column `meta.x` is missing",
                 "relation `meta` is `v p` and should be `r p`",
                 "trigger `ripcord.meta.evil` is not ours: `…`",
+                "column `meta.x` is missing",
             ]
         );
         assert!(differences(&expected, &expected).is_empty());

@@ -86,7 +86,8 @@ pub async fn beat(client: &Client, run: RunId) -> Result<()> {
     // language=SQL
     const BEAT: &str = "
         update ripcord.lock
-           set heartbeat = $2, expires_at = $2 OPERATOR(pg_catalog.+) (expires_at OPERATOR(pg_catalog.-) heartbeat)
+           set heartbeat = $2,
+               expires_at = $2::pg_catalog.timestamptz OPERATOR(pg_catalog.+) (expires_at OPERATOR(pg_catalog.-) heartbeat)
          where run_id OPERATOR(pg_catalog.=) $1";
     let rows = client
         .execute(BEAT, &[&run.0, &clock::now()])

@@ -48,7 +48,10 @@ pub enum Step {
         settings: serde_json::Value,
     },
     /// The fence is about to be put up.
-    FenceBegan,
+    FenceBegan {
+        /// The database's own setting that it replaces.
+        previous: Option<String>,
+    },
     /// The fence is gone.
     FenceEnded,
     /// The run's backup is complete.
@@ -68,6 +71,20 @@ pub enum Step {
         name: String,
         /// Whether it runs in one transaction with its bookkeeping.
         transactional: bool,
+        /// That transaction's id.
+        xid: Option<u64>,
+    },
+    /// Before the run destroys a table: what others had written to it by then.
+    Counted {
+        /// `schema.table`.
+        table: String,
+        /// Rows.
+        rows: u64,
+    },
+    /// A transaction of the run itself, other than an UP's.
+    OwnTransaction {
+        /// Its id.
+        xid: u64,
     },
     /// A statement of a migration that runs outside a transaction was done.
     StatementDone {
@@ -75,6 +92,8 @@ pub enum Step {
         version: String,
         /// The statement's number, from 0.
         statement: usize,
+        /// Its transaction's id, when it had one of its own.
+        xid: Option<u64>,
     },
     /// A migration's UP is committed.
     UpDone {
@@ -82,6 +101,8 @@ pub enum Step {
         version: String,
         /// Name.
         name: String,
+        /// Tables that its transaction locked for writing; `None`: not known.
+        touched: Option<Vec<String>>,
     },
     /// The run failed; recovery begins.
     Failed {

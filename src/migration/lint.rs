@@ -1,10 +1,14 @@
 //! What is wrong with a folder before anything is touched.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Migration;
+use super::script::opening;
+use super::source::Folder;
+use super::tree::{SyntaxProblem, with_tree};
+use super::{Migration, Script, Statement, Version};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -37,8 +41,251 @@ pub struct Finding {
     pub help: Option<String>,
 }
 
+/// The widest gap between two numbers that is told; wider ones are timestamps or a new counting.
+const WIDEST_GAP: u64 = 20;
+
 /// Checks a folder: syntax by a PostgreSQL parser, duplicate versions, gaps, missing DOWN, empty files,
 /// destructive statements (an error when `protected` and there is no DOWN), own transaction control.
-pub fn lint(_migrations: &[Migration], _protected: bool) -> Vec<Finding> {
-    todo!()
+///
+/// `-- ripcord: allow RULE REASON` in a file silences `destructive`, `destructive-without-down`,
+/// `missing-down` and `empty-file` there, and makes a note of `syntax`, for the server is the judge of
+/// that and the parser may be behind it; own transaction control and duplicates cannot be allowed.
+/// Findings come in the order of the migrations.
+pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for migration in migrations {
+        let mut found = Found {
+            migration,
+            findings: &mut findings,
+        };
+        found.content();
+        found.syntax(&migration.up);
+        found.transactions(&migration.up);
+        if let Some(down) = &migration.down {
+            found.syntax(down);
+            found.transactions(down);
+        }
+        found.destruction(protected);
+        found.remarks();
+    }
+    duplicates(migrations, &mut findings);
+    gaps(migrations, &mut findings);
+    findings
 }
+
+/// [`lint`], and the files that no layout knows (`file-name`).
+pub fn lint_folder(folder: &Folder, protected: bool) -> Vec<Finding> {
+    let misnamed = folder.skipped.iter().filter_map(|(path, why)| {
+        folder.misnamed.contains(path).then(|| Finding {
+            rule: "file-name",
+            severity: Severity::Error,
+            file: path.clone(),
+            line: None,
+            column: None,
+            message: format!("the file is left out: {why}"),
+            help: Some("name it like `001_name.sql`, or move it out of the folder".to_owned()),
+        })
+    });
+    let mut findings: Vec<Finding> = misnamed.collect();
+    findings.extend(lint(&folder.migrations, protected));
+    findings
+}
+
+/// The findings of one file.
+struct Found<'a> {
+    migration: &'a Migration,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, rule: &'static str, severity: Severity, message: String, help: &str) {
+        self.findings.push(Finding {
+            rule,
+            severity,
+            file: self.migration.path.clone(),
+            line: None,
+            column: None,
+            message,
+            help: (!help.is_empty()).then(|| help.to_owned()),
+        });
+    }
+
+    fn at(&mut self, script: &Script, offset: usize) {
+        if let Some(last) = self.findings.last_mut() {
+            let (line, column) = script.position(offset);
+            last.line = Some(line);
+            last.column = Some(column);
+        }
+    }
+
+    fn allows(&self, rule: &str) -> bool {
+        self.migration.metadata.allow.contains_key(rule)
+    }
+
+    fn content(&mut self) {
+        let migration = self.migration;
+        if migration.up.is_empty() {
+            if !self.allows("empty-file") {
+                let message = "there is no statement in it".to_owned();
+                self.add(
+                    "empty-file",
+                    Severity::Warning,
+                    message,
+                    "write its UP, or remove the file",
+                );
+            }
+        } else if migration.down.is_none() && !self.allows("missing-down") {
+            self.add(
+                "missing-down",
+                Severity::Warning,
+                "it has no DOWN: a failed run can only be undone by restoring the backup"
+                    .to_owned(),
+                "add what undoes it",
+            );
+        }
+    }
+
+    fn syntax(&mut self, script: &Script) {
+        for statement in &script.statements {
+            for problem in problems(script, statement) {
+                let message = format!(
+                    "{} in `{}`",
+                    problem.message,
+                    opening(script.text(statement))
+                );
+                let (severity, help) = if self.allows("syntax") {
+                    (Severity::Note, "")
+                } else {
+                    (
+                        Severity::Error,
+                        "if the server takes it all the same: -- ripcord: allow syntax REASON",
+                    )
+                };
+                self.add("syntax", severity, message, help);
+                self.at(script, statement.start + problem.start);
+            }
+        }
+    }
+
+    fn transactions(&mut self, script: &Script) {
+        for statement in &script.statements {
+            if statement.effect.controls_transaction {
+                let message = format!(
+                    "`{}` would end or replace the transaction that ripcord runs it in",
+                    opening(script.text(statement))
+                );
+                self.add(
+                    "transaction-control",
+                    Severity::Error,
+                    message,
+                    "take it out, and give what must run outside a transaction a file of its own",
+                );
+                self.at(script, statement.start);
+            }
+        }
+    }
+
+    fn destruction(&mut self, protected: bool) {
+        let migration = self.migration;
+        let severity = if protected {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        for statement in &migration.up.statements {
+            let Some(what) = &statement.effect.destroys_data else {
+                continue;
+            };
+            if !self.allows("destructive") {
+                self.add(
+                    "destructive",
+                    severity,
+                    format!("it {what}"),
+                    "if that is meant, say why in the file: -- ripcord: allow destructive REASON",
+                );
+                self.at(&migration.up, statement.start);
+            }
+            if migration.down.is_none() && !self.allows("destructive-without-down") {
+                self.add(
+                    "destructive-without-down",
+                    severity,
+                    format!("it {what}, and has no DOWN"),
+                    "add a DOWN that brings the schema back; the data come back from the backup only",
+                );
+                self.at(&migration.up, statement.start);
+            }
+        }
+    }
+
+    fn remarks(&mut self) {
+        for remark in &self.migration.metadata.remarks {
+            self.add(remark.rule, Severity::Note, remark.message.clone(), "");
+            if let Some(last) = self.findings.last_mut() {
+                last.line = Some(remark.line);
+            }
+        }
+    }
+}
+
+/// What the parser says against a statement: its first complaint, since those after it follow from it.
+fn problems(script: &Script, statement: &Statement) -> Option<SyntaxProblem> {
+    with_tree(script.text(statement), |_, problems| {
+        problems.first().cloned()
+    })
+    .flatten()
+}
+
+fn duplicates(migrations: &[Migration], findings: &mut Vec<Finding>) {
+    let mut by_version: BTreeMap<&Version, Vec<&Migration>> = BTreeMap::new();
+    for migration in migrations {
+        by_version
+            .entry(&migration.version)
+            .or_default()
+            .push(migration);
+    }
+    for (version, files) in by_version {
+        let Some((first, others)) = files.split_first() else {
+            continue;
+        };
+        for other in others {
+            findings.push(Finding {
+                rule: "duplicate-version",
+                severity: Severity::Error,
+                file: other.path.clone(),
+                line: None,
+                column: None,
+                message: format!("version `{version}` is taken by `{}` too", first.file_name),
+                help: Some("give the one that is not applied yet another number".to_owned()),
+            });
+        }
+    }
+}
+
+fn gaps(migrations: &[Migration], findings: &mut Vec<Finding>) {
+    let mut numbered: Vec<(u64, &Migration)> = migrations
+        .iter()
+        .filter_map(|migration| Some((migration.version.as_str().parse().ok()?, migration)))
+        .collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    for pair in numbered.windows(2) {
+        let [(before, _), (number, migration)] = pair else {
+            continue;
+        };
+        let missing = number.saturating_sub(*before).saturating_sub(1);
+        if missing == 0 || missing > WIDEST_GAP || *number > 99_999_999 {
+            continue;
+        }
+        findings.push(Finding {
+            rule: "version-gap",
+            severity: Severity::Note,
+            file: migration.path.clone(),
+            line: None,
+            column: None,
+            message: format!("there is no number between {before} and {number}"),
+            help: None,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

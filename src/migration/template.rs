@@ -1,9 +1,14 @@
 //! New migrations, in the layout that the folder already has.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use chrono::SecondsFormat;
+
+use super::source::names::{Named, Side, Style, parse, stem};
+use super::source::{layout_name, read_texts};
 use crate::clock::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What to write.
 #[derive(Clone, Debug)]
@@ -21,6 +26,348 @@ pub struct NewMigration {
 }
 
 /// Writes the next migration's file (or files) into `folder` and returns the paths.
-pub fn create(_folder: &Path, _layout: Option<&str>, _new: &NewMigration, _now: Time) -> Result<Vec<PathBuf>> {
-    todo!()
+///
+/// The number has the width of those that are there, and is a timestamp or a date where theirs are.
+/// Nothing that exists is overwritten. An empty or missing folder begins with `001_name.sql` and
+/// `-- UP` / `-- DOWN` markers.
+pub fn create(
+    folder: &Path,
+    layout: Option<&str>,
+    new: &NewMigration,
+    now: Time,
+) -> Result<Vec<PathBuf>> {
+    let name = snake_case(&new.name);
+    if name.is_empty() {
+        return Err(Error::usage(format!(
+            "`{}` has no letter or digit to make a file name of",
+            new.name
+        )));
+    }
+    std::fs::create_dir_all(folder).map_err(|cause| {
+        Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause)
+    })?;
+    // Read by name and content, but not cut into statements: one broken file must not stop the next.
+    let there = Existing::look(folder, layout)?;
+    let stem = format!("{}_{name}", there.next_version(now)?);
+    let up = up_placeholder(&new.kind);
+    let down = "-- TODO: add what undoes it here";
+    let description = one_line(new.description.as_deref().unwrap_or(&new.name));
+
+    let files = match there.form {
+        Form::Metadata => {
+            let text = format!(
+                "{}\n-- UP\n{up}\n\n-- DOWN\n{down}\n",
+                metadata(new, &description)
+            );
+            vec![(format!("{stem}.sql"), text)]
+        }
+        Form::Markers => {
+            let text = format!("-- {description}\n\n-- UP\n{up}\n\n-- DOWN\n{down}\n");
+            vec![(format!("{stem}.sql"), text)]
+        }
+        Form::Banners => {
+            let rule = "-- ============================================";
+            let created = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+            let text = format!(
+                "-- Migration: {name}\n-- Description: {description}\n-- Created: {created}\n\n\
+                 {rule}\n-- FORWARD MIGRATION\n{rule}\n\n{up}\n\n\
+                 {rule}\n-- ROLLBACK\n{rule}\n\n{down}\n"
+            );
+            vec![(format!("{stem}.sql"), text)]
+        }
+        Form::Pair { marked } => {
+            let middle = if marked { ".up" } else { "" };
+            vec![
+                (
+                    format!("{stem}{middle}.sql"),
+                    format!("-- {description}\n\n{up}\n"),
+                ),
+                (format!("{stem}.down.sql"), format!("{down}\n")),
+            ]
+        }
+        Form::Plain => {
+            let text = format!(
+                "-- {description}\n-- Author: {}\n\n{up}\n",
+                one_line(&new.author)
+            );
+            vec![(format!("{stem}.sql"), text)]
+        }
+    };
+    files
+        .into_iter()
+        .map(|(file, text)| write_new(&folder.join(file), &text))
+        .collect()
+}
+
+/// How a new file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Metadata,
+    Markers,
+    Banners,
+    Pair { marked: bool },
+    Plain,
+}
+
+/// What the folder has.
+struct Existing {
+    form: Form,
+    names: Vec<Named>,
+}
+
+impl Existing {
+    fn look(folder: &Path, layout: Option<&str>) -> Result<Self> {
+        let texts = read_texts(folder)?;
+        let names: Vec<Named> = texts
+            .iter()
+            .filter_map(|(file, _)| stem(file))
+            .map(parse)
+            .filter(|named| named.style != Style::None)
+            .collect();
+        let says_metadata = |text: &String| text.to_ascii_lowercase().contains("@metadata");
+        let has_metadata = texts.iter().any(|(_, text)| says_metadata(text));
+        let layout = match layout {
+            Some(layout) => layout,
+            None if names.is_empty() => "markers",
+            None => layout_name(&texts),
+        };
+        let has_downs = names.iter().any(|named| named.side == Side::Down);
+        let marked = names
+            .iter()
+            .any(|named| named.side == (Side::Up { marked: true }));
+        let form = match layout {
+            "metadata" if has_metadata || names.is_empty() => Form::Metadata,
+            "metadata" | "markers" => Form::Markers,
+            "banners" => Form::Banners,
+            "numbered" if has_downs || marked => Form::Pair { marked },
+            "numbered" | "plain" => Form::Plain,
+            _ => return Err(Error::usage(format!("no layout is called `{layout}`"))),
+        };
+        Ok(Existing { form, names })
+    }
+
+    /// In the style of the file that sorts last.
+    fn next_version(&self, now: Time) -> Result<String> {
+        let last = self
+            .names
+            .iter()
+            .max_by_key(|named| super::Version(named.version.clone()));
+        Ok(match last.map(|named| (named.style, named.version.len())) {
+            // Without an example, the template's own style: numbers, or S3's timestamps.
+            None if self.form == Form::Banners => now.format("%Y%m%d%H%M%S").to_string(),
+            None => "001".to_owned(),
+            Some((Style::Date, _)) => now.format("%Y-%m-%d").to_string(),
+            Some((Style::Timestamp, 8)) => now.format("%Y%m%d").to_string(),
+            Some((Style::Timestamp, 12)) => now.format("%Y%m%d%H%M").to_string(),
+            Some((Style::Timestamp, _)) => now.format("%Y%m%d%H%M%S").to_string(),
+            Some(_) => {
+                let whole = |named: &Named| named.version.split('.').next()?.parse::<u64>().ok();
+                let numbers = || {
+                    self.names
+                        .iter()
+                        .filter(|named| named.style == Style::Number)
+                };
+                let highest = numbers().filter_map(whole).max().unwrap_or_default();
+                let next = highest.checked_add(1).ok_or_else(|| {
+                    Error::failed(format!("there is no number after `{highest}`"))
+                })?;
+                let width = numbers()
+                    .map(|named| named.version.split('.').next().map_or(0, str::len))
+                    .max()
+                    .unwrap_or(3);
+                format!("{next:0width$}")
+            }
+        })
+    }
+}
+
+fn metadata(new: &NewMigration, description: &str) -> String {
+    let entries = [
+        ("author", serde_json::json!(one_line(&new.author))),
+        ("description", serde_json::json!(description)),
+        ("breakingChange", serde_json::json!(new.breaking)),
+        ("estimatedDuration", serde_json::json!(1000)),
+        ("dataVolume", serde_json::json!("small")),
+        (
+            "risk",
+            serde_json::json!(if new.breaking { "high" } else { "low" }),
+        ),
+        ("tags", serde_json::json!([new.kind])),
+    ];
+    let lines: Vec<String> = entries
+        .iter()
+        .map(|(key, value)| format!("--   \"{key}\": {value}"))
+        .collect();
+    format!("-- @metadata {{\n{}\n-- }}\n", lines.join(",\n"))
+}
+
+fn up_placeholder(kind: &str) -> &'static str {
+    match kind {
+        "dml" => "-- TODO: add your UPDATE, INSERT or DELETE here",
+        "function" => {
+            "-- TODO: write your function here\n\
+             -- CREATE FUNCTION name() RETURNS integer\n\
+             -- LANGUAGE sql STABLE SET search_path = pg_catalog, public\n\
+             -- AS $$ SELECT 1 $$;"
+        }
+        _ => "-- TODO: add your migration SQL here",
+    }
+}
+
+/// Letters and digits in lower case, everything else one underscore.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for character in name.trim().trim_end_matches(".sql").chars() {
+        if character.is_alphanumeric() {
+            snake.extend(character.to_lowercase());
+        } else if !snake.is_empty() && !snake.ends_with('_') {
+            snake.push('_');
+        }
+    }
+    // File names end at 255 bytes, and the version and endings need theirs.
+    let mut short: String = snake.chars().take(50).collect();
+    short.truncate(short.trim_end_matches('_').len());
+    short
+}
+
+/// A line's end would end the comment that it is put into.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn write_new(path: &Path, text: &str) -> Result<PathBuf> {
+    let cannot = |cause| Error::failed(format!("cannot write `{}`", path.display())).because(cause);
+    let mut file = std::fs::File::create_new(path).map_err(cannot)?;
+    file.write_all(text.as_bytes()).map_err(cannot)?;
+    Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::source::read;
+    use chrono::TimeZone;
+
+    fn make(
+        files: &[(&str, &str)],
+        layout: Option<&str>,
+        name: &str,
+    ) -> (tempfile::TempDir, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let new = NewMigration {
+            name: name.to_owned(),
+            description: Some("for \"all\"\nof us".to_owned()),
+            kind: "ddl".to_owned(),
+            breaking: true,
+            author: "Ann\nB".to_owned(),
+        };
+        let now = chrono::Utc.with_ymd_and_hms(2026, 2, 3, 4, 5, 6).unwrap();
+        let paths = create(dir.path(), layout, &new, now).unwrap();
+        let names = paths
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        (dir, names)
+    }
+
+    #[test]
+    fn numbers_go_on_as_they_are() {
+        let markers = "-- UP\nselect 1;\n-- DOWN\nselect 1;\n";
+        for (files, expected) in [
+            (vec![], "001_add_x.sql"),
+            (vec![("0009_a.sql", markers)], "0010_add_x.sql"),
+            (
+                vec![("9_a.sql", markers), ("2_b.sql", markers)],
+                "10_add_x.sql",
+            ),
+            (vec![("999_a.sql", markers)], "1000_add_x.sql"),
+            (vec![("2.1_a.sql", markers)], "3_add_x.sql"),
+            (
+                vec![("20250101120000_a.sql", markers)],
+                "20260203040506_add_x.sql",
+            ),
+            (vec![("20250101_a.sql", markers)], "20260203_add_x.sql"),
+            (vec![("2025-01-01_a.sql", markers)], "2026-02-03_add_x.sql"),
+            (vec![("001_broken.sql", "select 'x")], "002_add_x.sql"),
+        ] {
+            assert_eq!(make(&files, None, " Add: X! ").1, [expected], "{files:?}");
+        }
+    }
+
+    #[test]
+    fn every_form_is_read_back_in_its_own_layout() {
+        let plain = "select 1;";
+        let banners = "-- FORWARD MIGRATION\nselect 1;\n-- ROLLBACK\nselect 1;\n";
+        let full = "-- @metadata {\"author\": \"x\"}\n-- UP\nselect 1;\n-- DOWN\nselect 1;\n";
+        for (files, layout, expected, count) in [
+            (vec![], None, "metadata", 1),
+            (vec![], Some("banners"), "banners", 1),
+            (vec![], Some("metadata"), "metadata", 1),
+            (vec![("1_a.sql", full)], None, "metadata", 1),
+            (vec![("1_a.sql", banners)], None, "banners", 1),
+            (vec![("1_a.sql", plain)], None, "numbered", 1),
+            (
+                vec![("1_a.sql", plain), ("1_a.down.sql", plain)],
+                None,
+                "numbered",
+                2,
+            ),
+            (
+                vec![("1_a.up.sql", plain), ("1_a.down.sql", plain)],
+                None,
+                "numbered",
+                2,
+            ),
+            (vec![("2025-01-01_a.sql", plain)], None, "plain", 1),
+        ] {
+            let before = files
+                .iter()
+                .filter(|(name, _)| !name.contains("down"))
+                .count();
+            let (dir, names) = make(&files, layout, "new one");
+            assert_eq!(names.len(), count, "{files:?}");
+            let folder = read(dir.path(), None).unwrap();
+            assert_eq!(folder.layout, expected, "{files:?}");
+            assert_eq!(folder.migrations.len(), before + 1);
+            assert!(folder.misnamed.is_empty());
+            let new = folder.migrations.last().unwrap();
+            assert!(new.up.is_empty() && new.down.is_none());
+        }
+    }
+
+    #[test]
+    fn metadata_survive_the_round() {
+        let (dir, _) = make(&[], Some("metadata"), "x");
+        let metadata = read(dir.path(), None)
+            .unwrap()
+            .migrations
+            .remove(0)
+            .metadata;
+        assert_eq!(metadata.author.as_deref(), Some("Ann B"));
+        assert_eq!(metadata.description.as_deref(), Some("for \"all\" of us"));
+        assert!(metadata.breaking);
+        assert_eq!(metadata.tags, ["ddl"]);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_names_need_a_letter() {
+        let (dir, _) = make(&[], None, "x");
+        let path = dir.path().join("001_x.sql");
+        assert!(write_new(&path, "").is_err());
+        assert!(!std::fs::read_to_string(path).unwrap().is_empty());
+        assert_eq!(snake_case("  Ünïcode -- name.sql"), "ünïcode_name");
+        assert_eq!(snake_case("../../etc/x"), "etc_x");
+        assert_eq!(snake_case(&"ab ".repeat(100)).len(), 50);
+        let new = NewMigration {
+            name: "!!".to_owned(),
+            description: None,
+            kind: "ddl".to_owned(),
+            breaking: false,
+            author: String::new(),
+        };
+        assert!(create(dir.path(), None, &new, crate::clock::now()).is_err());
+    }
 }

@@ -6,7 +6,7 @@ use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 use super::lexer::{Kind, Lexer};
 
 /// Longer statements (bulk INSERTs, as a rule) are not parsed: a tree takes fifty times the text.
-const MAX_BYTES: usize = 256 * 1024;
+const MAX_BYTES: usize = 128 * 1024;
 /// Parentheses and brackets in each other, and prefix operators in a row, beyond which nobody writes
 /// SQL by hand. The parser recurses, and a stack that overflows ends the process.
 const MAX_DEPTH: usize = 200;
@@ -135,12 +135,12 @@ mod tests {
             "select ".to_owned() + &"- ".repeat(50_000) + "1",
             "select ".to_owned() + &"case when ".repeat(20_000),
             "select ".to_owned() + &"array[".repeat(20_000),
-            "select 1".to_owned() + &" + 1".repeat(60_000),
-            "select 1".to_owned() + &" union select 1".repeat(15_000),
+            "select 1".to_owned() + &" + 1".repeat(30_000),
+            "select 1".to_owned() + &" union select 1".repeat(8_000),
             "explain ".repeat(30_000),
-            "with a as ".repeat(20_000),
-            "select a".to_owned() + &".a".repeat(100_000),
-            "select a".to_owned() + &"::int".repeat(40_000),
+            "with a as ".repeat(12_000),
+            "select a".to_owned() + &".a".repeat(15_000),
+            "select a".to_owned() + &"::int".repeat(10_000),
             "create function f() begin atomic ".repeat(5_000),
         ] {
             with_tree(&sql, |root, _| root.descendants().count());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::context::{Context, Live, TOOL_VERSION, blocking};
-use crate::archive::{self, ArchiveWriter, Contents, Index, Inventory, StreamId, inventory, reader};
+use crate::archive::{self, ArchiveWriter, Contents, Index, Inventory, StreamId, inventory};
 use crate::clock::{self, Time};
 use crate::control::{self, BackupRow};
 use crate::error::{Error, Result};
@@ -419,7 +419,7 @@ pub(super) fn verify_stream(
     let object = store.open_stream(stream.lineage, stream.backup, stream.stream)?;
     let source = std::io::BufReader::with_capacity(1 << 20, crate::io::Sequential::new(&*object, 0));
     let told = AtomicU64::new(0);
-    let found = reader::verify(source, stream, keys, index, &mut |done| {
+    let found = archive::verify(source, stream, keys, index, &mut |done| {
         if done - told.load(Ordering::Relaxed) > (64 << 20) {
             told.store(done, Ordering::Relaxed);
             progress.tell(Event::Bytes { step, done, total: Some(total), table: None });

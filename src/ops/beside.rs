@@ -14,7 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Lineage, RunId};
 use crate::journal::{Journal, Step};
 use crate::manifest::Manifest;
-use crate::postgres::writes::{self, Counted};
+use crate::postgres::counts;
+use crate::postgres::writes::Counted;
 use crate::postgres::{Session, Target, Tools, databases, load, swap};
 use crate::settings::Writes;
 
@@ -135,7 +136,7 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof>
 /// A definition may be written in other words the first time that it is dumped again (`DEFAULT NULL`
 /// becomes `DEFAULT NULL::timestamp`); nothing may be missing or new. Indexes that were invalid are not
 /// dumped; views that were not populated or that were stale come back refreshed.
-fn accept_benign(proof: &mut Proof) {
+pub(super) fn accept_benign(proof: &mut Proof) {
     let catalog = std::mem::take(&mut proof.catalog);
     for line in catalog {
         if line.starts_with("no longer: invalid index") || line.starts_with("no longer: unpopulated") {
@@ -206,7 +207,14 @@ pub async fn swap_in(
         }
     };
     ctx.faults.at("swap_ready").await;
-    let comment = databases::aside_comment(live.lineage, ctx.target.database(), run, backup.id);
+    let kept = databases::Aside {
+        lineage: live.lineage,
+        database: ctx.target.database().to_owned(),
+        run: Some(run),
+        backup: Some(backup.id),
+        at: crate::clock::now(),
+    };
+    let comment = kept.comment();
     let closed = closed.swap(live.maintenance(), &scratch.name, &aside, &comment).await?;
     ctx.faults.at("swap_renamed").await;
     journal.record(Step::SwapDone)?;
@@ -242,37 +250,56 @@ async fn prepare_closed(
     Ok(counted)
 }
 
-/// Counts what others wrote since the backup, in every table that the backup holds.
+/// Counts what others wrote since the backup, in every table.
+///
+/// In a table that the run did not write to, nothing written means: no row version is newer than the
+/// backup's snapshot, and as many are left as the backup holds. In one that it wrote to, rows that others
+/// deleted cannot be told from those that the run deleted; where the run was going to destroy a table, what
+/// others had written by then was counted under a lock just before.
 pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Result<Counted> {
-    let mut counted = writes::count_since(session, &manifest.sealed.snapshot, &ours.xids).await?;
-    // Tables that are not in the backup were made by the run or after it; rows of the run's own are not
-    // counted, and others' rows in them stay counted.
-    let mut rows_before: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
-    for block in manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects) {
-        *rows_before.entry(format!("{}.{}", block.namespace.lossy(), block.table.lossy())).or_default() += block.digest.rows;
-    }
-    let now: std::collections::BTreeMap<String, writes::TableCount> =
-        writes::table_counts(session, &manifest.sealed.snapshot).await?.into_iter().collect();
-    for (table, before) in rows_before {
+    let mut counted = Counted::default();
+    let mut before = rows_by_table(manifest);
+    for (table, rows) in counts::all(session, &manifest.sealed.snapshot, &ours.xids).await? {
+        let held = before.remove(&table).unwrap_or(0);
+        let known = ours.counted_before.get(&table).copied();
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(reason) => {
+                counted.unknowable.push((table, reason));
+                continue;
+            }
+        };
         let touched = ours.touched.as_ref().is_none_or(|touched| touched.contains(&table));
-        if let Some(known) = ours.counted_before.get(&table) {
-            if *known > 0 {
-                counted.tables.push((table.clone(), *known));
-            }
-            continue;
+        let gone = if touched { 0 } else { held.saturating_sub(rows.older + rows.doubtful) };
+        let written = (rows.newer + gone).max(known.unwrap_or(0));
+        if written > 0 {
+            counted.tables.push((table.clone(), written));
         }
-        match now.get(&table) {
-            // A row that was there at the backup and is not any more, in a table that the run did not
-            // write to, was updated or deleted by someone else.
-            Some(count) if !touched && count.older < before && count.newer == 0 => {
-                counted.tables.push((table.clone(), before - count.older));
-            }
-            Some(_) => {}
-            None if before == 0 => {}
-            None => counted.unknowable.push((table.clone(), "the run dropped it, and what was written to it before is gone".to_owned())),
+        if rows.doubtful > 0 && known.is_none() {
+            let reason = format!("{} of its rows may be of transactions that were in progress at the backup", rows.doubtful);
+            counted.unknowable.push((table, reason));
+        }
+    }
+    // What is left of the backup's tables is not there any more.
+    for (table, held) in before {
+        match ours.counted_before.get(&table) {
+            Some(0) => {}
+            Some(known) => counted.tables.push((table, *known)),
+            // Rows of hash partitions may be named by their root in the backup; a root has none itself.
+            None if held == 0 => {}
+            None => counted.unknowable.push((table, "it is gone, and what was written to it before is gone with it".to_owned())),
         }
     }
     Ok(counted)
+}
+
+/// Rows of a backup by the table that holds them.
+fn rows_by_table(manifest: &Manifest) -> std::collections::BTreeMap<String, u64> {
+    let mut rows = std::collections::BTreeMap::new();
+    for block in manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects) {
+        *rows.entry(format!("{}.{}", block.namespace.lossy(), block.table.lossy())).or_default() += block.digest.rows;
+    }
+    rows
 }
 
 /// Whether a restore may go on with these writes.
@@ -343,7 +370,6 @@ pub async fn import_history(
 pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, backup: &Taken) -> Result<()> {
     let target: Target = ctx.target.clone();
     ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, target.database()));
-    let rows = control::export_rows(live.session.client()).await?;
     let (plan, _) = source::load_plan(ctx, backup)?;
     journal.record(Step::InPlaceBegan { backup: backup.id })?;
     super::leftovers::drop_new_objects(ctx, live, backup).await?;
@@ -355,7 +381,7 @@ pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, bac
     ctx.faults.at("in_place_loaded").await;
     let applied: Vec<(String, String)> =
         backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
-    control::set_applied(live.session.client(), &rows, &applied).await?;
+    control::set_applied(live.session.client(), &applied).await?;
     journal.record(Step::InPlaceDone)?;
     ctx.progress.finished("in_place", "loaded in one transaction");
     Ok(())

@@ -124,16 +124,23 @@ impl Live {
 /// Takes the lock, opens the sessions, makes sure that the control schema is there, and looks around.
 /// Fails before anything but ripcord's own schema was written.
 pub async fn open(ctx: &Context) -> Result<Live> {
+    open_as(ctx, None).await
+}
+
+/// [`open`] for a database that is about to become another lineage's (a restore on a new server). There, a
+/// control schema that is missing is made for that lineage.
+pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
     let session = ctx.connect("run").await?;
     let tools = ctx.tools(&session)?;
     let state = control::inspect(session.client()).await?;
     let guard = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
-    let lineage = match state {
-        control::State::Present { lineage, .. } => control::ensure(session.client(), lineage).await?,
-        control::State::Absent => control::ensure(session.client(), Lineage::new()).await?,
+    let wanted = match state {
+        control::State::Present { lineage, .. } => lineage,
+        control::State::Absent => lineage.unwrap_or_default(),
     };
+    let found = control::ensure(session.client(), wanted).await?;
     let findings = preflight::look(&ctx.target, &session, guard.maintenance()).await?;
-    Ok(Live { guard, session, tools, lineage, findings })
+    Ok(Live { guard, session, tools, lineage: lineage.unwrap_or(found), findings })
 }
 
 /// The lineage of the target, when ripcord has met it.

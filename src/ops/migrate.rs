@@ -9,9 +9,9 @@ use crate::clock;
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script};
+use crate::migration::{Migration, Script, destroyed_tables};
 use crate::postgres::execute::{self, Limits};
-use crate::postgres::{session, writes};
+use crate::postgres::{counts, session};
 use crate::progress::Event;
 
 /// The limits that hold for a migration: its own, else the settings'.
@@ -99,7 +99,7 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         // The script may have changed its role or its settings; the bookkeeping is ours.
         // language=SQL
         run.live.session.batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp").await?;
-        let touched = writes::touched_tables(&run.live.session).await?;
+        let touched = counts::touched_tables(&run.live.session).await?;
         let row = applied_row(run, migration, batch, began);
         control::record_migration(run.live.session.client(), &row).await?;
         Ok(touched)
@@ -140,7 +140,7 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
             let duration_ms = millis(began.elapsed());
             run.ctx.progress.tell(Event::MigrationFinished { version, name: migration.name.clone(), direction: "up", duration_ms });
         }
-        writes::touched_tables(&run.live.session).await
+        counts::touched_tables(&run.live.session).await
     }
     .await;
     let touched = match done {
@@ -163,7 +163,7 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
 
 /// Writes down that the migration begins, with the transaction's id: its rows are no foreign writes.
 async fn begin_up(run: &mut Run<'_>, migration: &Migration, in_transaction: bool) -> Result<()> {
-    let xid = if in_transaction { Some(writes::own_xid(&run.live.session).await?) } else { None };
+    let xid = if in_transaction { Some(counts::own_xid(&run.live.session).await?) } else { None };
     run.ours.xids.extend(xid);
     run.journal.record(Step::UpBegan {
         version: migration.version.to_string(),
@@ -187,21 +187,19 @@ fn finish_up(run: &mut Run<'_>, migration: &Migration, touched: Option<Vec<Strin
 async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<()> {
     let Some(backup) = run.backup.clone() else { return Ok(()) };
     let snapshot = backup.manifest.sealed.snapshot.clone();
-    let mut names: Vec<&String> = script.statements.iter().flat_map(|statement| &statement.effect.destroys_tables).collect();
+    let mut names: Vec<String> = script.statements.iter().flat_map(|statement| destroyed_tables(script.text(statement))).collect();
     names.sort();
     names.dedup();
     for name in names {
-        let counted = writes::lock_and_count(&run.live.session, name, &snapshot, &run.ours.xids).await?;
+        let counted = counts::lock_and_count(&run.live.session, &name, &snapshot, &run.ours.xids).await?;
         for (table, count) in counted {
             if run.ours.counted_before.contains_key(&table) {
                 continue;
             }
             let rows_then = rows_in_backup(&backup.manifest, &table);
-            let written = if run.ours.touched.as_ref().is_some_and(|touched| !touched.contains(&table)) {
-                count.newer + rows_then.saturating_sub(count.older)
-            } else {
-                count.newer
-            };
+            let untouched = run.ours.touched.as_ref().is_some_and(|touched| !touched.contains(&table));
+            let gone = if untouched { rows_then.saturating_sub(count.older + count.doubtful) } else { 0 };
+            let written = count.newer + count.doubtful + gone;
             run.journal.record(Step::Counted { table: table.clone(), rows: written })?;
             run.ours.counted_before.insert(table, written);
         }
@@ -244,7 +242,7 @@ async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -
             let single = single_statement(&migration.up, number);
             execute::begin(&run.live.session, &limits).await?;
             let ran = async {
-                let own = writes::own_xid(&run.live.session).await?;
+                let own = counts::own_xid(&run.live.session).await?;
                 run.ours.xids.push(own);
                 xid = Some(own);
                 count_before_destroying(run, &single).await?;
@@ -343,7 +341,7 @@ pub async fn down(run: &mut Run<'_>, version: &str, name: &str, script: &Script,
     } else {
         execute::begin(&run.live.session, limits).await?;
         let done = async {
-            let xid = writes::own_xid(&run.live.session).await?;
+            let xid = counts::own_xid(&run.live.session).await?;
             run.ours.xids.push(xid);
             run.journal.record(Step::OwnTransaction { xid })?;
             execute::run_in_transaction(&run.live.session, script, &file, limits).await?;

@@ -1,3 +1,31 @@
 //! The operations: the only place where the subsystems meet. One file a verb.
+//!
+//! Read [`apply`] first: its `execute` and `attempt` are the specification. [`recover`] is the ladder that a
+//! failing run climbs down, and that `ripcord recover` climbs down later for a run that died.
 
+pub mod apply;
+pub mod backup;
+pub mod beside;
+pub mod catalog;
+pub mod check;
+pub mod context;
+pub mod doctor;
+pub mod drill;
+pub mod fault;
+pub mod migrate;
+pub mod proof;
+pub mod prune;
+pub mod recover;
 pub mod report;
+pub mod restore;
+pub mod rollback;
+pub mod run;
+pub mod rungs;
+pub mod status;
+pub mod upkeep;
+
+mod leftovers;
+mod source;
+
+pub use context::{Context, Identity};
+pub use report::{MigrationReport, Outcome, RunReport};

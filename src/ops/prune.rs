@@ -102,7 +102,7 @@ async fn record_deleted(ctx: &Context, removed: &[BackupId]) {
     let recorded = async {
         let session = ctx.connect("prune").await?;
         if super::context::lineage_of(&session).await?.is_none() {
-            return Ok(());
+            return Ok::<(), Error>(());
         }
         for mut row in control::backups(session.client()).await? {
             if removed.contains(&row.id) {
@@ -111,7 +111,7 @@ async fn record_deleted(ctx: &Context, removed: &[BackupId]) {
                 control::put_backup(session.client(), &row).await?;
             }
         }
-        Result::Ok(())
+        Ok(())
     };
     if let Err(error) = recorded.await {
         ctx.progress.warn(format!("the removal could not be recorded in the database: {error}"));

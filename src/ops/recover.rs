@@ -14,7 +14,7 @@ use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::Lineage;
 use crate::journal::{Journal, Step};
-use crate::migration::{Migration, Script, classify};
+use crate::migration::{Migration, Script, additive_run, destroys};
 use crate::postgres::{databases, swap, writes};
 use crate::settings::OnFailure;
 
@@ -174,7 +174,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     }
     let ups: Vec<Migration> = with_files(run, done)?;
     let scripts: Vec<&Script> = ups.iter().map(|migration| &migration.up).collect();
-    if let Some(why) = classify::destroys(&scripts) {
+    if let Some(why) = destroys(&scripts) {
         return Err(Error::failed(format!("no DOWN can bring back what the run destroyed: {why}")));
     }
     if let Some(migration) = ups.iter().find(|migration| migration.metadata.rollback_strategy.as_deref() == Some("restore")) {
@@ -212,7 +212,7 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, ups: &[&Script], downs: &[&Sc
     let read = |depth| Evidence::read(ctx, &run.live.tools, &ctx.target, &run.live.session, &backup.keys, depth);
 
     let mut proof = before.compare(&read(Depth::Schema).await?, Depth::Schema);
-    let additive = classify::additive_run(ups, downs);
+    let additive = additive_run(ups, downs);
     if proof.holds && additive.is_ok() {
         proof.kind = "additive".to_owned();
     } else if proof.holds {

@@ -317,7 +317,7 @@ async fn beside_target(ctx: &Context, backup: &Taken, name: &str, lineage: Optio
         for warning in databases::apply_properties(&maintenance, &scratch, &backup.manifest.sealed.properties).await? {
             ctx.progress.warn(warning);
         }
-        swap::rename(&maintenance, &scratch, name).await
+        swap::give_name(&maintenance, &scratch, name).await
     };
     if let Err(error) = finished.await {
         let _ = databases::drop_scratch(&maintenance, &scratch, Some(built.oid)).await;

@@ -72,7 +72,7 @@ fn undoing_of(row: MigrationRow, files: &[Migration]) -> Result<Undoing> {
         return Ok(Undoing { down: migration.down.clone().filter(|down| !down.is_empty()), row, source: "file", file });
     }
     let down = match &row.down_sql {
-        Some(sql) => Some(crate::migration::script(sql, &format!("{}_{} (DOWN)", row.version, row.name), 1)?).filter(|script| !script.is_empty()),
+        Some(sql) => Some(Script::parse(sql, &format!("{}_{} (DOWN)", row.version, row.name), 1)?).filter(|script| !script.is_empty()),
         None => None,
     };
     Ok(Undoing { row, down, source: "history", file: None })

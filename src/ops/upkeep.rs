@@ -139,7 +139,7 @@ pub async fn repair(ctx: &Context, forget: Option<&str>) -> Result<Vec<String>> 
         let label = format!("{}_{}", row.version, row.name);
         if let Some(name) = forget {
             if row.version == name || row.name == name || label == name {
-                control::forget(client, &row.version).await?;
+                control::forget_migration(client, &row.version).await?;
                 mended.push(format!("{label} is no longer counted as applied"));
             }
         } else if let Some(file) = folder.migrations.iter().find(|file| file.version.as_str() == row.version)
@@ -192,7 +192,7 @@ async fn empty(ctx: &Context) -> Result<()> {
     }
     let wanted = Request { purpose: Purpose::Safety, run: None, tags: vec!["before-fresh".to_owned()], before: Vec::new(), properties: None };
     let taken = backup::take(ctx, &live, &wanted).await?;
-    let dropped = control::drop_everything_else(live.session.client()).await?;
+    let dropped = databases::drop_everything(&live.session).await?;
     control::audit(live.session.client(), None, "fresh", &serde_json::json!({ "backup": taken.id, "dropped": dropped }), None).await?;
     live.session.close().await;
     live.guard.release().await

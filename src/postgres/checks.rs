@@ -1,27 +1,216 @@
 //! Looking at the catalog before and after.
 
-use super::Session;
-use crate::error::Result;
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::{Session, quote};
+use crate::error::{Error, Result};
 
 /// What a dump's table of contents does not show and a proof must still compare, one line each, sorted:
 /// invalid indexes, unvalidated constraints, unpopulated materialized views, extension versions,
 /// disabled triggers and rules, replica identities, clustered and per-column settings that pg_dump
 /// leaves out, indexes' comments aside. Ripcord's schema is left out.
-pub async fn catalog_extras(_session: &Session, _exclude_schemas: &[String]) -> Result<Vec<String>> {
-    todo!()
+///
+/// A restore cannot bring all of it back: pg_dump leaves invalid indexes out, fills no view that was empty, takes
+/// the server's version of an extension, and forgets that a foreign key's own triggers were disabled.
+pub async fn catalog_extras(session: &Session, exclude_schemas: &[String]) -> Result<Vec<String>> {
+    let mut excluded = quote::literal("ripcord");
+    for schema in exclude_schemas {
+        excluded.push_str(", ");
+        excluded.push_str(&quote::literal(schema));
+    }
+    let rows = session.rows(&EXTRAS.replace("$EXCLUDED", &excluded)).await?;
+    let mut lines: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    // The server sorts by its collation; two servers may have two.
+    lines.sort();
+    Ok(lines)
 }
+
+// language=SQL
+const EXTRAS: &str = "
+WITH relation AS (
+    SELECT c.*, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname NOT IN ('information_schema', $EXCLUDED) AND n.nspname !~ '^pg_' AND c.relpersistence <> 't'
+)
+SELECT 'extension ' || e.extname || ' ' || e.extversion FROM pg_catalog.pg_extension e
+UNION ALL
+SELECT 'index ' || r.name || ' on ' || t.name || ' ' || CASE WHEN i.indisready THEN 'invalid' ELSE 'not ready' END
+FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indexrelid JOIN relation t ON t.oid = i.indrelid
+WHERE NOT i.indisvalid OR NOT i.indisready
+UNION ALL
+SELECT 'index ' || r.name || ' on ' || t.name || ' clusters its table'
+FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indexrelid JOIN relation t ON t.oid = i.indrelid
+WHERE i.indisclustered
+UNION ALL
+SELECT 'materialized view ' || r.name || ' not populated' FROM relation r WHERE r.relkind = 'm' AND NOT r.relispopulated
+UNION ALL
+SELECT 'table ' || r.name || ' replica identity ' ||
+    CASE r.relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing' ELSE 'index ' || coalesce(x.name, '?') END
+FROM relation r
+LEFT JOIN pg_catalog.pg_index i ON i.indrelid = r.oid AND i.indisreplident
+LEFT JOIN relation x ON x.oid = i.indexrelid
+WHERE r.relkind IN ('r', 'p') AND r.relreplident <> 'd'
+UNION ALL
+SELECT 'constraint ' || pg_catalog.quote_ident(k.conname) || ' on ' || r.name || ' not validated'
+FROM pg_catalog.pg_constraint k JOIN relation r ON r.oid = k.conrelid WHERE NOT k.convalidated
+UNION ALL
+SELECT DISTINCT 'trigger ' || pg_catalog.quote_ident(CASE WHEN g.tgisinternal THEN 'of constraint ' || k.conname ELSE g.tgname END)
+    || ' on ' || r.name || ' enabled ' || g.tgenabled
+FROM pg_catalog.pg_trigger g JOIN relation r ON r.oid = g.tgrelid
+LEFT JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint WHERE g.tgenabled <> 'O'
+UNION ALL
+SELECT 'rule ' || pg_catalog.quote_ident(w.rulename) || ' on ' || r.name || ' enabled ' || w.ev_enabled
+FROM pg_catalog.pg_rewrite w JOIN relation r ON r.oid = w.ev_class WHERE w.ev_enabled <> 'O'
+UNION ALL
+SELECT 'event trigger ' || pg_catalog.quote_ident(v.evtname) || ' enabled ' || v.evtenabled
+FROM pg_catalog.pg_event_trigger v WHERE v.evtenabled <> 'O'
+UNION ALL
+SELECT 'large objects ' || pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata HAVING pg_catalog.count(*) > 0";
 
 /// Indexes that are invalid now, `schema.index on schema.table`.
-pub async fn invalid_indexes(_session: &Session) -> Result<Vec<String>> {
-    todo!()
+pub async fn invalid_indexes(session: &Session) -> Result<Vec<String>> {
+    // language=SQL
+    let rows = session
+        .rows(
+            "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) || ' on ' || \
+             pg_catalog.quote_ident(m.nspname) || '.' || pg_catalog.quote_ident(t.relname) \
+             FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace m ON m.oid = t.relnamespace \
+             WHERE NOT i.indisvalid OR NOT i.indisready ORDER BY 1",
+        )
+        .await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
-/// Which of these tables (`schema.table`) and functions (`schema.function`) are not there.
-pub async fn missing_objects(_session: &Session, _tables: &[String], _functions: &[String]) -> Result<Vec<String>> {
-    todo!()
+/// Which of these tables (`schema.table`) and functions (`schema.function`) are not there. Views count as tables,
+/// procedures as functions. A name without a schema is one in `public`; without quotes it is found as written
+/// and in lower case. What stands in parentheses after a function's name is not looked at.
+pub async fn missing_objects(session: &Session, tables: &[String], functions: &[String]) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    // language=SQL
+    let table = "SELECT FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace \
+                 WHERE o.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN ($SCHEMA) AND o.relname IN ($NAME)";
+    // language=SQL
+    let function = "SELECT FROM pg_catalog.pg_proc o JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace \
+                    WHERE n.nspname IN ($SCHEMA) AND o.proname IN ($NAME)";
+    let without_arguments = |name: &str| match name.split_once('(') {
+        Some((name, _)) => name.trim().to_owned(),
+        None => name.to_owned(),
+    };
+    let tables = tables.iter().map(|name| (name, table, name.clone()));
+    let functions = functions.iter().map(|name| (name, function, without_arguments(name)));
+    for (given, query, name) in tables.chain(functions) {
+        let (schema, object) = qualified(&name)
+            .ok_or_else(|| Error::usage(format!("`{given}` is not a name of the form `schema.name`")))?;
+        let sql = query.replace("$SCHEMA", &schema).replace("$NAME", &object);
+        if session.rows(&format!("{sql} LIMIT 1")).await?.is_empty() {
+            missing.push(given.clone());
+        }
+    }
+    Ok(missing)
 }
 
-/// Rows (as text) that a check's query returned, at most `limit`.
-pub async fn check_rows(_session: &Session, _sql: &str, _limit: usize) -> Result<Vec<String>> {
-    todo!()
+/// A name's two parts, each as a list of the literals that it may stand for.
+fn qualified(name: &str) -> Option<(String, String)> {
+    let mut parts: Vec<String> = Vec::new();
+    let mut rest = name.trim();
+    loop {
+        let (part, quoted, after) = match rest.strip_prefix('"') {
+            Some(inner) => {
+                let mut text = String::new();
+                let mut characters = inner.char_indices();
+                let end = loop {
+                    match characters.next()? {
+                        (at, '"') if inner.get(at + 1..).is_some_and(|after| after.starts_with('"')) => {
+                            text.push('"');
+                            characters.next();
+                        }
+                        (at, '"') => break at + 1,
+                        (_, c) => text.push(c),
+                    }
+                };
+                (text, true, inner.get(end..)?)
+            }
+            None => {
+                let end = rest.find('.').unwrap_or(rest.len());
+                (rest.get(..end)?.to_owned(), false, rest.get(end..)?)
+            }
+        };
+        if part.is_empty() {
+            return None;
+        }
+        parts.push(match part.to_lowercase() {
+            folded if !quoted && folded != part => format!("{}, {}", quote::literal(&part), quote::literal(&folded)),
+            _ => quote::literal(&part),
+        });
+        match (after.strip_prefix('.'), after) {
+            (Some(next), _) => rest = next,
+            (None, "") => break,
+            (None, _) => return None,
+        }
+    }
+    let mut parts = parts.into_iter();
+    match (parts.next()?, parts.next(), parts.next()) {
+        (name, None, _) => Some((quote::literal("public"), name)),
+        (schema, Some(name), None) => Some((schema, name)),
+        _ => None,
+    }
+}
+
+/// Rows (as text) that a check's query returned, at most `limit`. It runs in a read-only transaction, so that
+/// a check cannot change what it looks at.
+pub async fn check_rows(session: &Session, sql: &str, limit: usize) -> Result<Vec<String>> {
+    // language=SQL
+    session.batch("BEGIN READ ONLY").await?;
+    let answer = collect(session, sql, limit).await;
+    // language=SQL
+    match (answer, session.batch("ROLLBACK").await) {
+        (Err(error), _) => Err(session.explain(&error)),
+        (Ok(_), Err(error)) => Err(error),
+        (Ok(rows), Ok(())) => Ok(rows),
+    }
+}
+
+async fn collect(
+    session: &Session,
+    sql: &str,
+    limit: usize,
+) -> std::result::Result<Vec<String>, tokio_postgres::Error> {
+    let mut rows = Vec::new();
+    let mut answers = pin!(session.client().simple_query_raw(sql).await?);
+    while let Some(answer) = answers.try_next().await? {
+        // Read to the end: what is left unread would be in the way of the ROLLBACK.
+        let SimpleQueryMessage::Row(row) = answer else { continue };
+        if rows.len() >= limit {
+            continue;
+        }
+        let mut columns = Vec::with_capacity(row.len());
+        for (at, column) in row.columns().iter().enumerate() {
+            columns.push(format!("{}: {}", column.name(), row.try_get(at)?.unwrap_or("NULL")));
+        }
+        rows.push(columns.join(", "));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_and_without_quotes() {
+        let parts = |name| qualified(name).map(|(schema, name)| format!("{schema} | {name}"));
+        assert_eq!(parts("public.orders").as_deref(), Some("'public' | 'orders'"));
+        assert_eq!(parts("orders").as_deref(), Some("'public' | 'orders'"));
+        assert_eq!(parts("app.Orders").as_deref(), Some("'app' | 'Orders', 'orders'"));
+        assert_eq!(parts("\"A.b\".\"c\"\"d\"").as_deref(), Some("'A.b' | 'c\"d'"));
+        assert_eq!(parts("x.it's").as_deref(), Some("'x' | 'it''s'"));
+        for wrong in ["", ".", "a.", "\"a", "\"a\"b", "a.b.c"] {
+            assert_eq!(parts(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -85,15 +85,17 @@ pub async fn run_in_transaction(session: &Session, script: &Script, file: &str, 
     }
 }
 
-/// Commits. When the connection is lost here, the error says that the outcome is unknown.
+/// Commits. When the connection is lost here, the error says that the outcome is unknown. It is an error, too, when
+/// there is no transaction or it has failed: the server takes a COMMIT of either without one.
 pub async fn commit(session: &Session) -> Result<()> {
+    // A savepoint can only be set in a transaction that is open and well.
     // language=SQL
-    match session.client().simple_query("COMMIT").await {
+    match session.client().simple_query("SAVEPOINT ripcord_commit; COMMIT").await {
         Ok(_) => Ok(()),
         Err(error) => {
             let error = session.explain(&error);
             Err(if error.connection_lost() {
-                error.context("the connection was lost while the transaction was being committed: whether it is committed is not known")
+                error.context("whether the transaction is committed is not known")
             } else {
                 error.context("the transaction could not be committed")
             })

@@ -1,6 +1,7 @@
 //! The server, its sessions and its client programs. Processes are started here and nowhere else.
 
 pub mod checks;
+pub mod counts;
 pub mod databases;
 pub mod dump;
 pub mod execute;

@@ -12,6 +12,9 @@ const MAX_NAME_BYTES: usize = 63;
 /// How long the database being swapped in may take to lose its sessions, and our own session to be gone.
 const SETTLE: Duration = Duration::from_secs(20);
 
+/// How long a statement waits for somebody else's lock on the database, while nobody can get in.
+const LOCK_TIMEOUT: &str = "5s";
+
 /// The target, closed to everyone but one session of ours. Dropped or failed, [`reopen`](Self::reopen)
 /// must be called: `recover` does so too.
 pub struct Closed {
@@ -130,6 +133,32 @@ impl Closed {
             }
         }
     }
+}
+
+/// Gives a scratch database, which is nobody's yet, the name under which it is to live, and the comment that
+/// it was to have. A name that is taken is an error.
+pub async fn give_name(maintenance: &Session, scratch: &str, name: &str) -> Result<()> {
+    let Some(found) = databases::find(maintenance, scratch).await? else {
+        return Err(Error::failed(format!("database `{scratch}` does not exist")));
+    };
+    let comment = pending_comment(scratch, found.comment.as_deref());
+    end_others(maintenance, found.oid, scratch, &[], Whom::All, SETTLE).await?;
+    let comment = comment.as_deref().map_or_else(|| "NULL".to_owned(), quote::literal);
+    let ident = quote::ident(name);
+    // language=SQL
+    let steps = [
+        "BEGIN".to_owned(),
+        format!("ALTER DATABASE {} RENAME TO {ident}", quote::ident(scratch)),
+        format!("COMMENT ON DATABASE {ident} IS {comment}"),
+        "COMMIT".to_owned(),
+    ];
+    for step in &steps {
+        if let Err(error) = maintenance.batch(step).await {
+            let _ = maintenance.batch("ROLLBACK").await;
+            return Err(error.context(format!("database `{scratch}` could not be named `{name}`")));
+        }
+    }
+    Ok(())
 }
 
 /// The database that takes the target's name.
@@ -294,6 +323,7 @@ async fn rename_once(
     // language=SQL
     let steps = [
         "BEGIN".to_owned(),
+        format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"),
         format!("ALTER DATABASE {name} RENAME TO {aside}"),
         format!("ALTER DATABASE {new} RENAME TO {name}"),
         format!("COMMENT ON DATABASE {aside} IS {}", quote::literal(aside_comment)),
@@ -357,8 +387,11 @@ async fn wait_gone(maintenance: &Session, pid: i32) -> Result<()> {
 
 /// Sets ALLOW_CONNECTIONS.
 pub async fn allow_connections(maintenance: &Session, database: &str, allow: bool) -> Result<()> {
+    // Opening waits as long as it must; closing, which somebody's open GRANT or COMMENT on the database
+    // would hold up, does not. Both statements are one transaction, as they are sent together.
+    let limit = if allow { String::new() } else { format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; ") };
     // language=SQL
-    let sql = format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {allow}", quote::ident(database));
+    let sql = format!("{limit}ALTER DATABASE {} WITH ALLOW_CONNECTIONS {allow}", quote::ident(database));
     maintenance.batch(&sql).await.map_err(|error| {
         error.context(format!("database `{database}` could not be {}", if allow { "opened" } else { "closed" }))
     })

@@ -138,7 +138,7 @@ pub async fn count_since(session: &Session, snapshot: &str, our_xids: &[u64]) ->
 
 /// `pg_snapshot` (PostgreSQL's documentation, table 9.82: Snapshot Components).
 #[derive(Debug, PartialEq, Eq)]
-struct Snapshot {
+pub(super) struct Snapshot {
     /// The oldest transaction that was in progress.
     xmin: i64,
     /// The first that had not begun.
@@ -148,7 +148,7 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn parse(text: &str) -> Option<Snapshot> {
+    pub(super) fn parse(text: &str) -> Option<Snapshot> {
         let mut parts = text.trim().split(':');
         let xmin = parts.next()?.parse().ok()?;
         let xmax = parts.next()?.parse().ok()?;
@@ -177,16 +177,16 @@ async fn refuse_open_write(session: &Session) -> Result<()> {
     Ok(())
 }
 
-struct Table {
+pub(super) struct Table {
     /// `schema.table`.
-    name: String,
+    pub(super) name: String,
     /// As it is written after FROM.
-    relation: String,
+    pub(super) relation: String,
     /// Why not all of its rows can be seen.
-    hidden: Option<String>,
+    pub(super) hidden: Option<String>,
 }
 
-async fn tables(session: &Session) -> Result<Vec<Table>> {
+pub(super) async fn tables(session: &Session) -> Result<Vec<Table>> {
     // language=SQL
     let sql = "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
                       pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
@@ -227,13 +227,20 @@ async fn large_objects(session: &Session) -> Result<Option<Table>> {
     }))
 }
 
-struct Rows {
-    newer: u64,
-    doubtful: u64,
-    ours: u64,
+/// A table's row versions by their age, as a snapshot divides them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Visible in the snapshot for certain, and not ours.
+    pub older: u64,
+    /// Written after the snapshot, and not by us.
+    pub newer: u64,
+    /// Of transactions that may have been in progress at the snapshot.
+    pub doubtful: u64,
+    /// Written by us.
+    pub ours: u64,
 }
 
-async fn count(session: &Session, relation: &str, snapshot: &Snapshot, ours: &[i64]) -> Result<Rows> {
+pub(super) async fn count(session: &Session, relation: &str, snapshot: &Snapshot, ours: &[i64]) -> Result<Rows> {
     // A row's xmin has 32 bits. It is widened by the next transaction id of the very snapshot that the
     // statement reads by, which every xmin that it can see lies before. 1 and 2 are bootstrap and frozen.
     // language=SQL
@@ -241,7 +248,7 @@ async fn count(session: &Session, relation: &str, snapshot: &Snapshot, ours: &[i
         "SELECT pg_catalog.count(*) FILTER (WHERE NOT v.ours AND (v.xid >= $2 OR v.xid = ANY ($3))), \
                 pg_catalog.count(*) FILTER (WHERE NOT v.ours AND v.xid >= $1 AND v.xid < $2 \
                                               AND v.xid <> ALL ($3)), \
-                pg_catalog.count(*) FILTER (WHERE v.ours) \
+                pg_catalog.count(*) FILTER (WHERE v.ours), pg_catalog.count(*) \
          FROM (SELECT w.xid, w.xid = ANY ($4) AS ours \
                FROM (SELECT CASE WHEN r.x < 3 THEN 0 \
                                  WHEN (s.next & -4294967296) + r.x >= s.next \
@@ -257,7 +264,8 @@ async fn count(session: &Session, relation: &str, snapshot: &Snapshot, ours: &[i
         .await
         .map_err(|error| session::explain(&error))?;
     let number = |column| -> Result<u64> { Ok(u64::try_from(get::<i64>(&row, column)?).unwrap_or(0)) };
-    Ok(Rows { newer: number(0)?, doubtful: number(1)?, ours: number(2)? })
+    let (newer, doubtful, ours) = (number(0)?, number(1)?, number(2)?);
+    Ok(Rows { older: number(3)?.saturating_sub(newer + doubtful + ours), newer, doubtful, ours })
 }
 
 #[cfg(test)]

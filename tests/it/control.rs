@@ -1,7 +1,9 @@
 //! The control schema on a real server: made, checked, written, carried.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ripcord::control::{self, BackupRow, LockRow, MigrationRow, RunRow, State};
 use ripcord::error::{Error, Kind};
@@ -350,13 +352,23 @@ async fn a_newer_schema_stops_an_older_binary() {
     assert!(error.one_line().contains("version 2"), "{error}");
 }
 
+/// The programs of another major version: where `RIPCORD_TEST_OTHER_PG` says, else where scripts/test puts them.
+fn other_programs_folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("RIPCORD_TEST_OTHER_PG") {
+        return folder.into();
+    }
+    let link = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/other-postgresql");
+    assert!(
+        link.join("initdb").exists(),
+        "PostgreSQL programs of another major version are needed: run scripts/test, or set RIPCORD_TEST_OTHER_PG"
+    );
+    link.canonicalize().unwrap()
+}
+
 /// The description must be the same on every major version that is supported.
 #[tokio::test]
 async fn other_major_versions_see_the_same_schema() {
-    // Set by scripts/test, which installs the programs; without them this test has nothing to start.
-    let folder = std::env::var_os("RIPCORD_TEST_OTHER_PG")
-        .expect("RIPCORD_TEST_OTHER_PG names the programs of another major version: run scripts/test");
-    let cluster = Cluster::start_with(Path::new(&folder), &[]);
+    let cluster = Cluster::start_with(&other_programs_folder(), &[]);
     let db = cluster.database();
     let client = connect(&db.url()).await;
     let lineage = control::ensure(&client, Lineage::new()).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod control;
 mod postgres_a;
+mod postgres_b;
 mod support;
 
 #[test]

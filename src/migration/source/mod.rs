@@ -1,9 +1,22 @@
 //! Folders of migrations: one file a layout.
 
+mod banners;
+mod comments;
+mod file;
+mod layouts;
+mod metadata;
+pub(crate) mod names;
+mod numbered;
+mod plain;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use self::file::SqlFile;
+use self::layouts::{ALL, Layout};
+use self::names::{Named, Side, Style};
 use super::Migration;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A folder, read.
 #[derive(Clone, Debug)]
@@ -18,15 +31,298 @@ pub struct Folder {
     pub migrations: Vec<Migration>,
     /// Files that were left out, and why.
     pub skipped: Vec<(PathBuf, String)>,
+    /// Those of `skipped` that nobody left out on purpose: their names fit no layout.
+    pub misnamed: Vec<PathBuf>,
 }
+
+/// Where projects usually keep their migrations.
+const USUAL: [&str; 7] = [
+    "migrations",
+    "db/migrations",
+    "src/database/migrations",
+    "supabase/migrations",
+    "database/migrations",
+    "prisma/migrations",
+    "drizzle",
+];
 
 /// Finds the folder among the usual ones below `base`. Two found is an error that names both; none is
 /// an error that says where it looked.
-pub fn find(_base: &Path) -> Result<PathBuf> {
-    todo!()
+pub fn find(base: &Path) -> Result<PathBuf> {
+    let holds_sql = |folder: &PathBuf| {
+        std::fs::read_dir(folder).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .any(|entry| names::stem(&entry.file_name().to_string_lossy()).is_some())
+        })
+    };
+    let mut found: Vec<PathBuf> = USUAL
+        .iter()
+        .map(|usual| base.join(usual))
+        .filter(holds_sql)
+        .collect();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Error::usage(format!(
+            "no folder of migrations below `{}`",
+            base.display()
+        ))
+        .because(format!(
+            "looked for `.sql` files in `{}`",
+            USUAL.join("`, `")
+        ))
+        .hint("name it: --migrations-dir DIR")),
+        _ => {
+            let shown: Vec<String> = found
+                .iter()
+                .map(|folder| format!("`{}`", folder.display()))
+                .collect();
+            Err(Error::usage(format!(
+                "more than one folder of migrations: {}",
+                shown.join(", ")
+            ))
+            .hint("say which: --migrations-dir DIR"))
+        }
+    }
 }
 
-/// Reads a folder. `layout` forces one by name.
-pub fn read(_folder: &Path, _layout: Option<&str>) -> Result<Folder> {
-    todo!()
+/// Reads a folder. `layout` forces one by name: `numbered`, `banners`, `metadata` or `plain`.
+///
+/// Each file is read by its own markers; the folder's layout is the majority's. Errors name the file, and
+/// the line where there is one: text that is not UTF-8, a file that cannot be read or lies outside the
+/// folder, metadata or directives that cannot be understood, SQL that cannot be cut into statements.
+pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
+    let forced = layout.map(forced_layout).transpose()?;
+    let mut reading = Reading::default();
+    let ups = reading.sort(list(folder)?);
+
+    let mut pages = Vec::with_capacity(ups.len());
+    for (path, named) in ups {
+        let downs = reading.take_downs(&named);
+        if let [_, second, ..] = downs.as_slice() {
+            return Err(Error::failed(format!(
+                "`{}` is a second DOWN for version `{}`",
+                second.display(),
+                named.version
+            )));
+        }
+        pages.push(SqlFile::open(
+            folder,
+            path,
+            named,
+            downs.into_iter().next(),
+        )?);
+    }
+    for (path, _) in std::mem::take(&mut reading.downs) {
+        reading.misname(path, "a DOWN without the UP that it belongs to");
+    }
+
+    let mut counts = [0_usize; ALL.len()];
+    let mut chosen = Vec::with_capacity(pages.len());
+    for page in &pages {
+        let (at, why) = match forced {
+            Some(at) => (at, "asked for"),
+            None => page.layout(),
+        };
+        if let Some(count) = counts.get_mut(at) {
+            *count += 1;
+        }
+        chosen.push((at, why));
+    }
+    let majority = forced.unwrap_or_else(|| majority(&counts));
+    let name = layout_at(majority).name();
+    let reason = reason(&counts, majority, &chosen, forced.is_some());
+
+    let mut migrations = Vec::with_capacity(pages.len());
+    for (page, (at, _)) in pages.into_iter().zip(chosen) {
+        if name == "banners" && page.file_name.contains("deprecated") {
+            reading.skip(page.path, "its name says deprecated");
+        } else if page.named.style == Style::None && layout_at(at).name() == "plain" {
+            reading.misname(page.path, "its name has no version, and it has no marker");
+        } else {
+            migrations.push(page.migration(layout_at(at))?);
+        }
+    }
+    migrations.sort_by(|one, other| {
+        (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name))
+    });
+    reading.skipped.sort();
+    Ok(Folder {
+        path: folder.to_owned(),
+        layout: name,
+        reason,
+        migrations,
+        skipped: reading.skipped,
+        misnamed: reading.misnamed,
+    })
 }
+
+/// The texts of a folder's migrations by file name, as far as they can be read.
+pub(crate) fn read_texts(folder: &Path) -> Result<Vec<(String, String)>> {
+    let files = list(folder)?;
+    let texts = files.into_keys().map(|path| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let text = std::fs::read(&path).unwrap_or_default();
+        (
+            name.unwrap_or_default(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    });
+    Ok(texts.collect())
+}
+
+/// The layout that most of these texts have, without reading further into them.
+pub(crate) fn layout_name(texts: &[(String, String)]) -> &'static str {
+    let mut counts = [0_usize; ALL.len()];
+    for (file, text) in texts {
+        let named = names::parse(names::stem(file).unwrap_or(file));
+        if named.side == Side::Down {
+            continue;
+        }
+        let has_down_file = texts.iter().any(|(other, _)| {
+            let other = names::parse(names::stem(other).unwrap_or(other));
+            other.side == Side::Down && other.version == named.version
+        });
+        let (at, _) = file::claim(file, text, &named, has_down_file);
+        if let Some(count) = counts.get_mut(at) {
+            *count += 1;
+        }
+    }
+    layout_at(majority(&counts)).name()
+}
+
+/// Of equals the first that is listed; of nothing, `numbered`.
+fn majority(counts: &[usize]) -> usize {
+    let numbered = 2;
+    match counts.iter().copied().max().unwrap_or_default() {
+        0 => numbered,
+        most => counts
+            .iter()
+            .position(|&count| count == most)
+            .unwrap_or(numbered),
+    }
+}
+
+fn layout_at(at: usize) -> &'static dyn Layout {
+    ALL.get(at).copied().unwrap_or(&plain::Plain)
+}
+
+fn forced_layout(wanted: &str) -> Result<usize> {
+    ALL.iter()
+        .position(|layout| layout.name() == wanted)
+        .ok_or_else(|| {
+            let known: Vec<String> = ALL
+                .iter()
+                .map(|layout| format!("`{}`", layout.name()))
+                .collect();
+            Error::usage(format!("no layout is called `{wanted}`"))
+                .because(format!("known: {}", known.join(", ")))
+        })
+}
+
+fn reason(counts: &[usize], majority: usize, chosen: &[(usize, &str)], forced: bool) -> String {
+    if forced {
+        return "asked for".to_owned();
+    }
+    let total: usize = counts.iter().sum();
+    if total == 0 {
+        return "the folder is empty".to_owned();
+    }
+    let whys: BTreeSet<&str> = chosen
+        .iter()
+        .filter(|(at, _)| *at == majority)
+        .map(|(_, why)| *why)
+        .collect();
+    let whys: Vec<&str> = whys.into_iter().collect();
+    let count = counts.get(majority).copied().unwrap_or_default();
+    format!("{count} of {total} files: {}", whys.join("; "))
+}
+
+/// The `.sql` files of a folder by name, `(path, name without ending)`.
+fn list(folder: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    let cannot = |cause: std::io::Error| {
+        let hint = if cause.kind() == std::io::ErrorKind::NotFound {
+            "name the folder of migrations: --migrations-dir DIR"
+        } else {
+            "see to it that the folder can be read"
+        };
+        Error::usage(format!("cannot read the folder `{}`", folder.display()))
+            .because(cause)
+            .hint(hint)
+    };
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let Some(stem) = name.as_deref().and_then(names::stem) else {
+            continue;
+        };
+        if !path.is_dir() {
+            files.insert(path.clone(), stem.to_owned());
+        }
+    }
+    Ok(files)
+}
+
+/// The files that are not read as UP.
+#[derive(Default)]
+struct Reading {
+    downs: Vec<(PathBuf, Named)>,
+    skipped: Vec<(PathBuf, String)>,
+    misnamed: Vec<PathBuf>,
+}
+
+impl Reading {
+    fn skip(&mut self, path: PathBuf, why: &str) {
+        self.skipped.push((path, why.to_owned()));
+    }
+
+    fn misname(&mut self, path: PathBuf, why: &str) {
+        self.misnamed.push(path.clone());
+        self.skip(path, why);
+    }
+
+    /// Keeps DOWNs and what is left out on purpose; returns the UPs.
+    fn sort(&mut self, files: BTreeMap<PathBuf, String>) -> Vec<(PathBuf, Named)> {
+        let mut ups = Vec::new();
+        for (path, stem) in files {
+            let named = names::parse(&stem);
+            if stem.starts_with("COMBINED_") {
+                self.skip(path, "a combined file");
+            } else if stem.to_ascii_uppercase().starts_with("000_MASTER") {
+                self.skip(path, "master file: applied only by `baseline`");
+            } else if named.side == Side::Down {
+                self.downs.push((path, named));
+            } else {
+                ups.push((path, named));
+            }
+        }
+        ups
+    }
+
+    /// The DOWN files of an UP: of its very name, otherwise of its version.
+    fn take_downs(&mut self, up: &Named) -> Vec<PathBuf> {
+        let same_name = |down: &Named| down.version == up.version && down.name == up.name;
+        let same_version = |down: &Named| down.version == up.version;
+        let by_name = self.downs.iter().any(|(_, down)| same_name(down));
+        let (taken, left) = std::mem::take(&mut self.downs)
+            .into_iter()
+            .partition(|(_, down)| {
+                if by_name {
+                    same_name(down)
+                } else {
+                    same_version(down)
+                }
+            });
+        self.downs = left;
+        let taken: Vec<(PathBuf, Named)> = taken;
+        taken.into_iter().map(|(path, _)| path).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,7 @@ pub async fn drop_hindrances(maintenance: &Session, name: &str) -> Result<Vec<St
                SELECT pg_catalog.format('the prepared transaction `%s` of role `%s` is open', p.gid, p.owner) \
                FROM pg_catalog.pg_prepared_xacts AS p WHERE p.database = $1 \
                UNION ALL \
-               SELECT pg_catalog.format('the subscription `%s` must be dropped in it first', u.subname) \
+               SELECT pg_catalog.format('the subscription `%s` is dropped with it, and its slot at the publisher stays', u.subname) \
                FROM pg_catalog.pg_subscription AS u \
                JOIN pg_catalog.pg_database AS d ON d.oid = u.subdbid WHERE d.datname = $1 \
                UNION ALL \

@@ -11,6 +11,11 @@ pub const SCRATCH_COMMENT: &str = "ripcord scratch database";
 /// Between a scratch database's own comment and the one that it gets when it takes the target's name.
 const PENDING: &str = "\ncomment after the swap:\n";
 
+/// The comment of a scratch database: who made it, and from what.
+pub fn scratch_comment(run: crate::ids::RunId, backup: crate::ids::BackupId) -> String {
+    format!("{SCRATCH_COMMENT} of run {run}, from backup {backup}; may be dropped when that run is over")
+}
+
 /// A new scratch name, `rc_<12 hex>`.
 pub fn scratch_name() -> String {
     format!("rc_{}", &uuid::Uuid::new_v4().simple().to_string()[..12])

@@ -3,8 +3,11 @@
 mod acl;
 mod aside;
 mod create;
+mod empty;
 mod properties;
 mod setting;
+
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -13,10 +16,14 @@ use crate::error::{Error, Result};
 use crate::manifest::ExtensionRecord;
 
 pub use aside::{ASIDE_COMMENT_PREFIX, Aside, drop_aside, drop_hindrances, list_aside};
-pub use create::{SCRATCH_COMMENT, create, drop_scratch, is_scratch_name, scratch_name};
+pub use create::{SCRATCH_COMMENT, create, drop_scratch, is_scratch_name, scratch_comment, scratch_name};
+pub use empty::drop_everything;
 pub use properties::{apply_properties, read_properties};
 
 pub(super) use create::pending_comment;
+
+/// How long sessions in a database that is dropped may take to end.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// A database of the server.
 #[derive(Clone, Debug, Serialize)]
@@ -36,6 +43,14 @@ pub struct DatabaseInfo {
 /// The database of that name, seen from any other.
 pub async fn find(session: &Session, name: &str) -> Result<Option<DatabaseInfo>> {
     Ok(select(session, "d.datname = $1", name).await?.pop())
+}
+
+/// Scratch databases of ours that are there now: of a run that goes on, or left by one that died.
+pub async fn list_scratch(session: &Session) -> Result<Vec<DatabaseInfo>> {
+    // language=SQL
+    let condition = "pg_catalog.starts_with(pg_catalog.shobj_description(d.oid, 'pg_database'), $1)";
+    let found = select(session, condition, SCRATCH_COMMENT).await?;
+    Ok(found.into_iter().filter(|database| is_scratch_name(&database.name)).collect())
 }
 
 /// Extensions of the session's database.
@@ -77,8 +92,9 @@ async fn select(session: &Session, condition: &str, value: &str) -> Result<Vec<D
 /// Ends what hinders and drops. The caller has made sure that it is the right one; that the name still
 /// belongs to `oid` is looked at again at the last moment, since DROP DATABASE takes a name only.
 async fn drop_closed(maintenance: &Session, name: &str, oid: u32) -> Result<()> {
+    drop_subscriptions(maintenance, name, oid).await?;
     super::swap::allow_connections(maintenance, name, false).await?;
-    super::swap::end_sessions(maintenance, name, std::time::Duration::from_secs(30)).await?;
+    super::swap::end_sessions(maintenance, name, SETTLE).await?;
     match find(maintenance, name).await? {
         None => return Ok(()),
         Some(found) if found.oid != oid => {
@@ -101,6 +117,36 @@ async fn drop_closed(maintenance: &Session, name: &str, oid: u32) -> Result<()> 
             Err(error)
         }
     }
+}
+
+/// A database with subscriptions cannot be dropped. Theirs go without their slots: the slot's name is that
+/// of the subscription which the database's successor or original has.
+async fn drop_subscriptions(maintenance: &Session, name: &str, oid: u32) -> Result<()> {
+    // language=SQL
+    let sql = "SELECT u.subname::pg_catalog.text FROM pg_catalog.pg_subscription AS u WHERE u.subdbid = $1";
+    let rows = maintenance.client().query(sql, &[&oid]).await.map_err(|error| session::explain(&error))?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    super::swap::allow_connections(maintenance, name, true).await?;
+    let inside = Session::connect(&maintenance.target().with_database(name), "drop", SETTLE).await?;
+    for row in &rows {
+        let subscription = text(row, 0)?;
+        let ident = quote::ident(&subscription);
+        // One statement at a time: dropping a subscription that had a slot cannot be in a transaction.
+        // language=SQL
+        for sql in [
+            format!("ALTER SUBSCRIPTION {ident} DISABLE"),
+            format!("ALTER SUBSCRIPTION {ident} SET (slot_name = NONE)"),
+            format!("DROP SUBSCRIPTION {ident}"),
+        ] {
+            inside.batch(&sql).await.map_err(|error| {
+                error.context(format!("subscription `{subscription}` in database `{name}` could not be dropped"))
+            })?;
+        }
+    }
+    inside.close().await;
+    Ok(())
 }
 
 fn text(row: &tokio_postgres::Row, column: usize) -> Result<String> {

@@ -189,14 +189,7 @@ impl Restore<'_> {
             // A crash loses the scratch database anyway, and the swap's commit waits for all before it.
             settings.push(("synchronous_commit", "off"));
         }
-        let mut command = Command::new(&self.tools.pg_restore);
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LC_ALL", "C")
-            .envs(self.target.child_environment());
-        command.env("PGOPTIONS", self.target.child_options(&settings));
-        command
+        super::tools::client(&self.tools.pg_restore, self.target, &settings)
     }
 }
 

@@ -1,0 +1,112 @@
+//! Which tables a statement names as those that it drops, empties, rewrites or changes rows of.
+
+use super::lexer::{Kind, Lexer, Token};
+
+/// The tables that a statement itself names to be dropped, truncated, altered, updated, deleted from or
+/// merged into, as written (`orders`, `shop."Order Lines"`). Tables that only triggers, cascades or
+/// functions reach are not told by a text.
+pub fn destroyed_tables(statement: &str) -> Vec<String> {
+    let Ok(tokens) = Lexer::new(statement).collect::<Result<Vec<Token>, _>>() else { return Vec::new() };
+    let tokens: Vec<Token> = tokens.into_iter().filter(Token::is_significant).collect();
+    let words = Words { sql: statement, tokens: &tokens };
+    let mut tables = Vec::new();
+    for at in 0..tokens.len() {
+        let begins = at == 0 || matches!(tokens[at - 1].kind, Kind::Open);
+        let list = if words.are(at, &["drop", "table"]) && begins {
+            Some((at + 2, true))
+        } else if words.are(at, &["truncate"]) && begins {
+            Some((at + 1, true))
+        } else if words.are(at, &["alter", "table"]) && begins {
+            Some((at + 2, false))
+        } else if words.are(at, &["delete", "from"]) || words.are(at, &["merge", "into"]) {
+            Some((at + 2, false))
+        } else if words.are(at, &["update"]) && !words.follows(at, &["for", "do", "on", "no", "key", "then"]) {
+            Some((at + 1, false))
+        } else {
+            None
+        };
+        if let Some((from, many)) = list {
+            tables.extend(words.names(from, many));
+        }
+    }
+    tables.sort();
+    tables.dedup();
+    tables
+}
+
+struct Words<'a> {
+    sql: &'a str,
+    tokens: &'a [Token],
+}
+
+impl Words<'_> {
+    fn word(&self, at: usize) -> Option<&str> {
+        self.tokens.get(at).filter(|token| token.kind == Kind::Word).map(|token| token.text(self.sql))
+    }
+
+    fn are(&self, at: usize, wanted: &[&str]) -> bool {
+        wanted.iter().enumerate().all(|(step, word)| self.word(at + step).is_some_and(|found| found.eq_ignore_ascii_case(word)))
+    }
+
+    fn follows(&self, at: usize, before: &[&str]) -> bool {
+        at > 0 && self.word(at - 1).is_some_and(|found| before.iter().any(|word| found.eq_ignore_ascii_case(word)))
+    }
+
+    /// `[TABLE] [IF EXISTS] [ONLY] name [*] [, …]`.
+    fn names(&self, mut at: usize, many: bool) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            while ["table", "if", "exists", "only"].iter().any(|word| self.are(at, &[word])) {
+                at += 1;
+            }
+            let Some((name, next)) = self.name(at) else { return names };
+            names.push(name);
+            at = next;
+            while self.tokens.get(at).is_some_and(|token| token.text(self.sql) == "*") {
+                at += 1;
+            }
+            if !many || self.tokens.get(at).is_none_or(|token| token.text(self.sql) != ",") {
+                return names;
+            }
+            at += 1;
+        }
+    }
+
+    /// `name` or `schema.name`; returns it with where it ended.
+    fn name(&self, at: usize) -> Option<(String, usize)> {
+        let part = |at: usize| {
+            let token = self.tokens.get(at)?;
+            matches!(token.kind, Kind::Word | Kind::QuotedName).then(|| token.text(self.sql))
+        };
+        let first = part(at)?;
+        if self.tokens.get(at + 1).is_some_and(|token| token.text(self.sql) == ".")
+            && let Some(second) = part(at + 2)
+        {
+            return Some((format!("{first}.{second}"), at + 3));
+        }
+        Some((first.to_owned(), at + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::destroyed_tables;
+
+    #[test]
+    fn names_are_found_where_the_statement_destroys() {
+        for (statement, expected) in [
+            ("DROP TABLE IF EXISTS a, shop.\"B c\" CASCADE", vec!["a", "shop.\"B c\""]),
+            ("TRUNCATE TABLE ONLY a, b", vec!["a", "b"]),
+            ("alter table only Orders drop column note", vec!["Orders"]),
+            ("ALTER TABLE IF EXISTS a ALTER b TYPE int", vec!["a"]),
+            ("with x as (delete from a returning *) insert into b select * from x", vec!["a"]),
+            ("/* update z */ UPDATE a SET b = 'delete from c'", vec!["a"]),
+            ("merge into a using b on true when matched then update set c = 1", vec!["a"]),
+            ("select * from a for update", vec![]),
+            ("insert into a values (1) on conflict (id) do update set b = 2", vec![]),
+            ("create table a (id int references b on delete cascade)", vec![]),
+        ] {
+            assert_eq!(destroyed_tables(statement), expected, "{statement}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The comment lines of a file, and the directives in them.
+
+use std::time::Duration;
+
+use super::super::Metadata;
+use super::super::lexer::{Kind, Lexer};
+use crate::error::{Error, Result};
+
+/// A `-- …` comment that has its line to itself, outside quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CommentLine<'a> {
+    /// Line number, from 1.
+    pub line: u32,
+    /// Where the line begins.
+    pub start: usize,
+    /// Where the next line begins.
+    pub next: usize,
+    /// What stands after the dashes, without white space around.
+    pub text: &'a str,
+}
+
+/// All of them, up to a quote that never ends: that is for the splitter to tell.
+pub(super) fn comment_lines(text: &str) -> Vec<CommentLine<'_>> {
+    let mut found = Vec::new();
+    let mut line = 1_u32;
+    let mut counted = 0;
+    for token in Lexer::new(text).map_while(std::result::Result::ok) {
+        let content = token.text(text);
+        if token.kind != Kind::Comment || !content.starts_with("--") {
+            continue;
+        }
+        let start = text
+            .get(..token.start)
+            .and_then(|before| before.rfind('\n'))
+            .map_or(0, |at| at + 1);
+        let between = text.get(counted..token.start).unwrap_or_default();
+        line = line.saturating_add(lines(between));
+        counted = token.start;
+        let indent = text.get(start..token.start).unwrap_or_default();
+        if !indent.trim_start_matches('\u{feff}').trim().is_empty() {
+            continue;
+        }
+        let next = text
+            .get(token.end..)
+            .and_then(|rest| rest.find('\n'))
+            .map_or(text.len(), |at| token.end + at + 1);
+        found.push(CommentLine {
+            line,
+            start,
+            next,
+            text: content.trim_start_matches('-').trim(),
+        });
+    }
+    found
+}
+
+fn lines(text: &str) -> u32 {
+    u32::try_from(text.bytes().filter(|&byte| byte == b'\n').count()).unwrap_or(u32::MAX)
+}
+
+/// The text of a comment line when it is a marker: key words alone, perhaps between rules.
+pub(super) fn marker(comment: &CommentLine<'_>) -> String {
+    let bare = comment.text.trim_matches(|character: char| {
+        character.is_whitespace() || matches!(character, '=' | '-' | '*' | '#' | ':')
+    });
+    bare.to_ascii_uppercase()
+}
+
+/// A line that is nothing but a rule: `====`, `----`.
+pub(super) fn is_rule(comment: &CommentLine<'_>) -> bool {
+    let rule = |character: char| matches!(character, '=' | '-' | '*' | '#');
+    comment.text.chars().all(rule)
+}
+
+/// What the `-- ripcord:` lines ask for, besides what goes into the metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Directives {
+    /// Lines of `no-transaction`.
+    pub no_transaction: Vec<u32>,
+}
+
+/// Reads `-- ripcord:` lines, and the `@depends-on:`, `Dependencies:`, `Author:` and `Description:`
+/// lines of a header.
+pub(super) fn directives(
+    comments: &[CommentLine<'_>],
+    file: &str,
+    metadata: &mut Metadata,
+) -> Result<Directives> {
+    let mut directives = Directives::default();
+    for comment in comments {
+        let Some((key, value)) = comment.text.split_once(':') else {
+            continue;
+        };
+        let value = value.trim();
+        match key.trim().to_ascii_lowercase().as_str() {
+            "ripcord" => directives.apply(value, comment.line, file, metadata)?,
+            "@depends-on" | "dependencies" => {
+                let names = value.split(',').map(str::trim).filter(|name| {
+                    !name.is_empty()
+                        && !matches!(name.to_ascii_lowercase().as_str(), "none" | "n/a" | "-")
+                });
+                metadata.dependencies.extend(names.map(str::to_owned));
+            }
+            "author" if metadata.author.is_none() => metadata.author = Some(value.to_owned()),
+            "description" if metadata.description.is_none() => {
+                metadata.description = Some(value.to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(directives)
+}
+
+impl Directives {
+    fn apply(&mut self, text: &str, line: u32, file: &str, metadata: &mut Metadata) -> Result<()> {
+        let wrong = |message: String| Error::failed(format!("`{file}`, line {line}: {message}"));
+        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let rest = rest.trim();
+        match word.to_ascii_lowercase().as_str() {
+            "no-transaction" => self.no_transaction.push(line),
+            "timeout" | "statement-timeout" => {
+                metadata.statement_timeout = Some(duration(rest).map_err(wrong)?);
+            }
+            "lock-timeout" => metadata.lock_timeout = Some(duration(rest).map_err(wrong)?),
+            "allow" => {
+                let (rule, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                let reason = reason.trim();
+                if rule.is_empty() || reason.is_empty() {
+                    return Err(wrong("`allow` needs a rule and a reason".to_owned()).hint(
+                        "-- ripcord: allow destructive the column has been empty since May",
+                    ));
+                }
+                metadata.allow.insert(rule.to_owned(), reason.to_owned());
+            }
+            _ => {
+                return Err(wrong(format!("`{word}` is no directive of ripcord's"))
+                    .because("known: `no-transaction`, `timeout`, `lock-timeout`, `allow`"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h`.
+pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let end = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let milliseconds = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "" if !number.is_empty() => {
+            return Err(format!(
+                "`{text}` has no unit: write `{text}s` or `{text}ms`"
+            ));
+        }
+        _ => {
+            return Err(format!(
+                "`{text}` is no duration: write it like `30s`, `5m` or `500ms`"
+            ));
+        }
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is no duration: write it like `30s`, `5m` or `500ms`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_in_quotes_are_none() {
+        let text = "\u{feff}-- a\r\n  --   b \nselect 1; -- c\nselect '\n-- d\n', $$\n-- e\n$$;\n/*\n-- f\n*/\n--- UP ---";
+        let found: Vec<(u32, &str)> = comment_lines(text)
+            .iter()
+            .map(|comment| (comment.line, comment.text))
+            .collect();
+        assert_eq!(found, [(1, "a"), (2, "b"), (12, "UP ---")]);
+        assert_eq!(marker(comment_lines(text).last().unwrap()), "UP");
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(
+            duration("30").unwrap_err(),
+            "`30` has no unit: write `30s` or `30ms`"
+        );
+        for wrong in ["", "s", "5 years", "-1s", "1.5h", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn directives_are_read_and_mistakes_are_told() {
+        let text = "-- ripcord: no-transaction\n-- RIPCORD: timeout 5m\n-- ripcord: lock-timeout 3s\n-- ripcord: allow destructive nobody reads it\n-- @depends-on: a.sql\n-- Dependencies: b.sql, c\n-- Author: Ann\n";
+        let mut metadata = Metadata::default();
+        let directives = directives(&comment_lines(text), "f.sql", &mut metadata).unwrap();
+        assert_eq!(directives.no_transaction, [1]);
+        assert_eq!(metadata.statement_timeout, Some(Duration::from_secs(300)));
+        assert_eq!(metadata.lock_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(metadata.allow["destructive"], "nobody reads it");
+        assert_eq!(metadata.dependencies, ["a.sql", "b.sql", "c"]);
+        assert_eq!(metadata.author.as_deref(), Some("Ann"));
+        for (wrong, says) in [
+            (
+                "\n-- ripcord: no-transactions",
+                "`f.sql`, line 2: `no-transactions`",
+            ),
+            ("-- ripcord: timeout 5", "line 1: `5` has no unit"),
+            ("-- ripcord: allow destructive", "line 1: `allow` needs"),
+            ("-- ripcord:", "line 1: ``"),
+        ] {
+            let error = super::directives(&comment_lines(wrong), "f.sql", &mut Metadata::default())
+                .unwrap_err();
+            assert!(error.message().contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! One file (or a pair) → one migration.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::super::split::fold;
+use super::super::{Metadata, Migration, Remark, Script, Version};
+use super::comments::{comment_lines, directives};
+use super::layouts::{ALL, Cut, Layout, Page};
+use super::names::Named;
+use crate::error::{Error, Result};
+
+/// A file's bytes, known to be text.
+pub(super) struct Half {
+    path: PathBuf,
+    file_name: String,
+    text: String,
+}
+
+/// A migration's file, with its DOWN's file when it has one.
+pub(super) struct SqlFile {
+    pub path: PathBuf,
+    pub file_name: String,
+    pub named: Named,
+    up: Half,
+    down: Option<Half>,
+}
+
+impl Half {
+    /// Reads a file that must lie in the folder, whatever links say.
+    fn open(folder: &Path, path: PathBuf) -> Result<Self> {
+        let shown = path.display().to_string();
+        let cannot =
+            |cause: std::io::Error| Error::failed(format!("cannot read `{shown}`")).because(cause);
+        let real = path.canonicalize().map_err(cannot)?;
+        let inside = folder.canonicalize().map_err(cannot)?;
+        if !real.starts_with(&inside) {
+            return Err(Error::failed(format!(
+                "`{shown}` is a link out of the folder, to `{}`",
+                real.display()
+            ))
+            .hint("put the file itself into the folder"));
+        }
+        let bytes = std::fs::read(&real).map_err(cannot)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Error::failed(format!(
+                "`{shown}` is not UTF-8: byte {at} begins no character"
+            ))
+            .hint("save the file as UTF-8")
+        })?;
+        if let Some(at) = text.find('\0') {
+            return Err(Error::failed(format!(
+                "`{shown}` has a NUL at byte {at}, which PostgreSQL cannot take"
+            )));
+        }
+        let file_name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        Ok(Half {
+            path,
+            file_name,
+            text,
+        })
+    }
+}
+
+impl SqlFile {
+    pub fn open(folder: &Path, path: PathBuf, named: Named, down: Option<PathBuf>) -> Result<Self> {
+        let up = Half::open(folder, path)?;
+        Ok(SqlFile {
+            path: up.path.clone(),
+            file_name: up.file_name.clone(),
+            named,
+            down: down.map(|down| Half::open(folder, down)).transpose()?,
+            up,
+        })
+    }
+
+    /// The index of the layout that claims the file, and why.
+    pub fn layout(&self) -> (usize, &'static str) {
+        claim(
+            &self.file_name,
+            &self.up.text,
+            &self.named,
+            self.down.is_some(),
+        )
+    }
+
+    pub fn migration(&self, layout: &dyn Layout) -> Result<Migration> {
+        let comments = comment_lines(&self.up.text);
+        let page = Page {
+            file: &self.file_name,
+            text: &self.up.text,
+            comments: &comments,
+            style: self.named.style,
+            side: self.named.side,
+            has_down_file: self.down.is_some(),
+        };
+        let mut metadata = Metadata::default();
+        let halves = layout.read(&page, &mut metadata)?;
+        let asked = directives(&comments, &self.file_name, &mut metadata)?;
+
+        let mut up = cut(&self.up, halves.up, &mut metadata)?;
+        let mut down = halves
+            .down
+            .map(|half| cut(&self.up, half, &mut metadata))
+            .transpose()?;
+        // Above the halves the directive is about both.
+        let down_cut = halves.down;
+        for line in asked.no_transaction {
+            let within = |half: Cut| {
+                let end = up_to_line(&self.up.text, half.end);
+                line >= half.first_line && line <= end
+            };
+            let in_up = within(halves.up);
+            let in_down = down_cut.is_some_and(within);
+            let reason = format!("`-- ripcord: no-transaction` in line {line}");
+            if in_up || !in_down {
+                up.no_transaction.get_or_insert(reason.clone());
+            }
+            if let Some(down) = down.as_mut().filter(|_| in_down || !in_up) {
+                down.no_transaction.get_or_insert(reason);
+            }
+        }
+        if let Some(file) = &self.down {
+            if let Some(half) = down_cut {
+                return Err(Error::failed(format!(
+                    "`{}` has a DOWN of its own in line {}, and `{}` is another",
+                    self.file_name, half.first_line, file.file_name
+                )));
+            }
+            down = Some(self.down_file(file, &mut metadata)?);
+        }
+        if let Some(blank) = down.as_ref().filter(|down| down.is_empty()) {
+            metadata.remarks.push(Remark {
+                rule: "missing-down",
+                line: blank.first_line,
+                message: "its DOWN has no statement in it, and counts as none".to_owned(),
+            });
+            down = None;
+        }
+        Ok(Migration {
+            version: Version(self.named.version.clone()),
+            name: self.named.name.clone(),
+            path: self.path.clone(),
+            file_name: self.file_name.clone(),
+            checksum: self.checksum(),
+            loose_checksum: loose_checksum(&up, down.as_ref()),
+            up,
+            down,
+            metadata,
+        })
+    }
+
+    fn down_file(&self, file: &Half, metadata: &mut Metadata) -> Result<Script> {
+        let comments = comment_lines(&file.text);
+        let mut own = Metadata::default();
+        let asked = directives(&comments, &file.file_name, &mut own)?;
+        metadata.allow.append(&mut own.allow);
+        let whole = Cut {
+            start: 0,
+            end: file.text.len(),
+            first_line: 1,
+        };
+        let mut script = cut(file, whole, metadata)?;
+        if let Some(line) = asked.no_transaction.first() {
+            let reason = format!("`-- ripcord: no-transaction` in line {line}");
+            script.no_transaction.get_or_insert(reason);
+        }
+        Ok(script)
+    }
+
+    fn checksum(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.up.text.as_bytes());
+        if let Some(down) = &self.down {
+            hash.update(down.text.as_bytes());
+        }
+        hex::encode(hash.finalize())
+    }
+}
+
+/// The index of the layout that claims a text, and why.
+pub(super) fn claim(
+    file: &str,
+    text: &str,
+    named: &Named,
+    has_down_file: bool,
+) -> (usize, &'static str) {
+    let comments = comment_lines(text);
+    let page = Page {
+        file,
+        text,
+        comments: &comments,
+        style: named.style,
+        side: named.side,
+        has_down_file,
+    };
+    ALL.iter()
+        .enumerate()
+        .find_map(|(at, layout)| Some((at, layout.claims(&page)?)))
+        .unwrap_or((ALL.len() - 1, ""))
+}
+
+/// The number of the line that the byte before `end` stands in.
+fn up_to_line(text: &str, end: usize) -> u32 {
+    let before = text.get(..end).unwrap_or(text);
+    let lines = before.trim_end_matches('\n').matches('\n').count();
+    u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// UP and DOWN are folded apart: what moves across the marker is no harmless edit.
+fn loose_checksum(up: &Script, down: Option<&Script>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(fold(&up.sql).as_bytes());
+    if let Some(down) = down {
+        hash.update([0]);
+        hash.update(fold(&down.sql).as_bytes());
+    }
+    hex::encode(hash.finalize())
+}
+
+fn cut(file: &Half, cut: Cut, metadata: &mut Metadata) -> Result<Script> {
+    let text = file.text.get(cut.start..cut.end).unwrap_or_default();
+    // The byte order mark is no part of the SQL: the server would not understand it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let script = Script::parse(text, &file.file_name, cut.first_line)?;
+    let Some(unwrapped) = unwrap_transaction(&script) else {
+        return Ok(script);
+    };
+    metadata.remarks.push(Remark {
+        rule: "transaction-control",
+        line: script
+            .statements
+            .first()
+            .map_or(cut.first_line, |first| script.line(first)),
+        message: "the file's own BEGIN and COMMIT are left out: it runs in ripcord's transaction"
+            .to_owned(),
+    });
+    Script::parse(&unwrapped, &file.file_name, cut.first_line)
+}
+
+/// The text with a BEGIN … COMMIT around the whole of it blanked out, so that positions stay. `None`: it
+/// has none, or its own transactions are anything but that.
+fn unwrap_transaction(script: &Script) -> Option<String> {
+    let [first, inner @ .., last] = script.statements.as_slice() else {
+        return None;
+    };
+    let plain = |statement, words: &[&str]| {
+        let folded = fold(script.text(statement)).to_ascii_lowercase();
+        words.contains(&folded.trim_end_matches([';', ' ']))
+    };
+    let wrapped = plain(
+        first,
+        &[
+            "begin",
+            "begin work",
+            "begin transaction",
+            "start transaction",
+        ],
+    ) && plain(
+        last,
+        &[
+            "commit",
+            "commit work",
+            "commit transaction",
+            "end",
+            "end work",
+            "end transaction",
+        ],
+    ) && inner.iter().all(|statement| {
+        !statement.effect.controls_transaction && !statement.effect.needs_no_transaction
+    });
+    if !wrapped {
+        return None;
+    }
+    let blank = |range: std::ops::Range<usize>| -> Option<String> {
+        let text = script.sql.get(range)?;
+        Some(
+            text.bytes()
+                .map(|byte| if byte == b'\n' { '\n' } else { ' ' })
+                .collect(),
+        )
+    };
+    let mut text = script.sql.get(..first.start)?.to_owned();
+    text.push_str(&blank(first.start..first.end)?);
+    text.push_str(script.sql.get(first.end..last.start)?);
+    text.push_str(&blank(last.start..last.end)?);
+    text.push_str(script.sql.get(last.end..)?);
+    Some(text)
+}

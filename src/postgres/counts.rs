@@ -1,0 +1,88 @@
+//! Counting row versions table by table, and knowing our own: what the decision about a restore needs.
+
+use super::databases::get;
+use super::writes::{Rows, Snapshot, count, tables};
+use super::{Session, quote, session};
+use crate::error::{Error, Result};
+
+/// What is known of a table's row versions; the error is why nothing is known.
+pub type TableRows = (String, std::result::Result<Rows, String>);
+
+/// The row versions of every table but ripcord's, as [`super::writes::count_since`] divides them.
+pub async fn all(session: &Session, snapshot: &str, our_xids: &[u64]) -> Result<Vec<TableRows>> {
+    let (snapshot, ours) = parse(snapshot, our_xids)?;
+    let mut counted = Vec::new();
+    for table in tables(session).await? {
+        let rows = match table.hidden {
+            Some(reason) => Err(reason),
+            None => match count(session, &table.relation, &snapshot, &ours).await {
+                Ok(rows) => Ok(rows),
+                Err(error) if error.connection_lost() => return Err(error),
+                Err(error) => Err(error.one_line()),
+            },
+        };
+        counted.push((table.name, rows));
+    }
+    Ok(counted)
+}
+
+fn parse(snapshot: &str, our_xids: &[u64]) -> Result<(Snapshot, Vec<i64>)> {
+    let parsed = Snapshot::parse(snapshot)
+        .ok_or_else(|| Error::failed(format!("`{snapshot}` is no snapshot: `xmin:xmax:xip,…` is expected")))?;
+    Ok((parsed, our_xids.iter().filter_map(|xid| i64::try_from(*xid).ok()).collect()))
+}
+
+/// The id of the transaction that is open; one is assigned when there is none yet.
+pub async fn own_xid(session: &Session) -> Result<u64> {
+    // language=SQL
+    let sql = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text";
+    let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    get::<String>(&row, 0)?.parse().map_err(|error| Error::failed("the server's transaction id is no number").because(error))
+}
+
+/// The tables that the open transaction has locked for writing or for changing them, `schema.table`: those
+/// that its statements, their triggers, cascades and functions may have touched. A table that it dropped is
+/// not among them.
+pub async fn touched_tables(session: &Session) -> Result<Vec<String>> {
+    // language=SQL
+    let sql = "SELECT DISTINCT n.nspname || '.' || c.relname
+                 FROM pg_catalog.pg_locks AS l
+                 JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
+                  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+                  AND c.relkind IN ('r', 'p')
+                  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ripcord')
+                ORDER BY 1";
+    let rows = session.client().query(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
+/// Locks a table (and its partitions and children) against writers and counts its row versions, inside the
+/// open transaction. A name that means no table counts nothing: the statement itself will say so.
+pub async fn lock_and_count(session: &Session, name: &str, snapshot: &str, our_xids: &[u64]) -> Result<Vec<(String, Rows)>> {
+    let (snapshot, ours) = parse(snapshot, our_xids)?;
+    // The name is resolved as the migration itself would resolve it.
+    // language=SQL
+    let sql = "WITH RECURSIVE tree AS (
+                   SELECT c.oid, c.relkind FROM pg_catalog.pg_class AS c
+                    WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')
+                   UNION
+                   SELECT c.oid, c.relkind FROM tree
+                     JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree.oid
+                     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid)
+               SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+                 FROM tree JOIN pg_catalog.pg_class AS c USING (oid)
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'ripcord') ORDER BY 1, 2";
+    let found = session.client().query(sql, &[&name]).await.map_err(|error| session::explain(&error))?;
+    let mut counted = Vec::new();
+    for row in &found {
+        let (schema, table): (String, String) = (get(row, 0)?, get(row, 1)?);
+        let relation = format!("{}.{}", quote::ident(&schema), quote::ident(&table));
+        // language=SQL
+        session.batch(&format!("LOCK TABLE ONLY {relation} IN SHARE ROW EXCLUSIVE MODE")).await?;
+        counted.push((format!("{schema}.{table}"), count(session, &relation, &snapshot, &ours).await?));
+    }
+    Ok(counted)
+}
