@@ -1,5 +1,8 @@
 //! The binary, as far as it needs no server: what is typed, what is configured, what is printed.
 
+// Helpers of tests, outside of the test functions that clippy.toml speaks of.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -522,6 +525,7 @@ fn init_makes_what_is_missing_and_keeps_the_rest() {
     assert_eq!(place.read(".ripcord/key"), key);
 
     let place = Place::new();
+    place.run("-c conf/r.toml init").exits(2).says("is not in the current folder");
     place.run_with("init", &[("BACKUP_ENCRYPTION_KEY", "x")]).exits(0);
     assert!(!place.path(".ripcord").exists());
 }

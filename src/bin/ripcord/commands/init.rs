@@ -23,6 +23,11 @@ const IGNORED: [&str; 4] = ["/.ripcord/", "/backups/", "/logs/", ".env"];
 pub fn run(out: &Renderer, global: &Global) -> Result<Exit> {
     let mut work = Work::default();
     let file = global.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    // Paths in the file start from its folder: one elsewhere would name a key that is not there.
+    if file.components().count() != 1 {
+        return Err(Error::usage(format!("`{}` is not in the current folder, which `init` sets up", file.display()))
+            .hint("change into the folder and run `ripcord init` there"));
+    }
     let key_in_environment = std::env::var_os("BACKUP_ENCRYPTION_KEY").is_some_and(|key| !key.is_empty());
 
     let migrations = migrations_dir(&mut work, out, global)?;

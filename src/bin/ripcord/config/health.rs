@@ -2,15 +2,45 @@
 
 use std::time::Duration;
 
-use ripcord::settings::{HealthCheck, HealthProbe};
+use ripcord::settings::{HealthCheck, HealthProbe, Settings};
 use ripcord::{Error, Result};
 
-use super::file::{File, HeaderValue, HealthTable, Scalar};
+use super::file::{File, HeaderValue, HealthTable, Scalar, Section};
+use super::resolver::Resolver;
 use super::variables::Variables;
+use crate::args::Overrides;
+
+/// Fills in the checks. Returns what is missing for asking them.
+pub fn resolve(
+    settings: &mut Settings,
+    resolver: &mut Resolver<'_>,
+    typed: &Overrides,
+    variables: &Variables,
+    file: Option<&File>,
+    table: Option<&Section>,
+) -> Result<Option<Error>> {
+    let mut incomplete = None;
+    let written =
+        table.and_then(|table| table.health.as_ref()).or_else(|| file.and_then(|file| file.section.health.as_ref()));
+    if let (Some(file), Some(written)) = (file, written) {
+        for check in written {
+            let (check, missing) = from_table(check.get_ref(), file, check.span().start, variables)?;
+            resolver.record("health", subject(&check), &file.name);
+            settings.health.push(check);
+            incomplete = incomplete.or(missing);
+        }
+    }
+    for url in &typed.health_urls {
+        let check = from_url(url)?;
+        resolver.record("health", subject(&check), "option");
+        settings.health.push(check);
+    }
+    Ok(incomplete)
+}
 
 /// A check from one `[[health]]` at `start` in the file. The second error kind, a header whose variable
 /// is not set, only matters to commands that ask: it is returned beside the check.
-pub fn from_table(
+fn from_table(
     table: &HealthTable,
     file: &File,
     start: usize,
@@ -93,7 +123,7 @@ pub fn from_table(
 }
 
 /// A check of one address, with nothing else said.
-pub fn from_url(url: &str) -> Result<HealthCheck> {
+fn from_url(url: &str) -> Result<HealthCheck> {
     check_url(url).map_err(Error::usage)?;
     Ok(with_standard_pace(HealthProbe::Url {
         url: url.to_owned(),
@@ -105,7 +135,7 @@ pub fn from_url(url: &str) -> Result<HealthCheck> {
 }
 
 /// What is asked, for people.
-pub fn subject(check: &HealthCheck) -> String {
+fn subject(check: &HealthCheck) -> String {
     match &check.probe {
         HealthProbe::Url { url, .. } => crate::render::scrub::url_for_people(url),
         HealthProbe::Command(command) => format!("command `{command}`"),

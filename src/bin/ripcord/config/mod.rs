@@ -7,22 +7,23 @@ pub mod file;
 pub mod health;
 pub mod key;
 pub mod resolver;
+mod supabase;
 pub mod units;
+mod values;
 pub mod variables;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use ripcord::settings::{Hooks, OnChanged, RetentionRules, Settings};
+use ripcord::settings::Settings;
 use ripcord::{Error, Result};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use crate::args::Overrides;
-use file::{File, OnChangedWord, Section};
-use resolver::{Bytes, Entry, Guide, Resolver, Value};
+use file::{File, Section};
+use resolver::{Entry, Guide, Resolver};
 use variables::Variables;
 
 /// The file's name when nobody names one.
@@ -124,12 +125,12 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
         resolver.record(key, value.to_string(), "environment's rules");
     }
 
-    let (mut settings, on_changed_is_default) = settings(&mut resolver, typed, &base)?;
+    let (mut settings, on_changed_is_default) = values::settings(&mut resolver, typed, &base)?;
     settings.environment = environment;
     let (key, why_no_key) = key::resolve(&mut resolver, &variables, file.as_ref(), table)?;
     settings.key = key;
-    let incomplete = health_checks(&mut settings, &mut resolver, typed, &variables, file.as_ref(), table)?;
-    let why_no_database = supabase(&mut settings, &mut resolver, &variables);
+    let incomplete = health::resolve(&mut settings, &mut resolver, typed, &variables, file.as_ref(), table)?;
+    let why_no_database = supabase::database_url(&mut settings, &mut resolver, &variables);
     if let Some(url) = file_with_password(file.as_ref(), table) {
         warnings.push(format!(
             "`{}` holds a password in `database_url`; put the URL into DATABASE_URL or the password into ~/.pgpass",
@@ -271,432 +272,6 @@ fn switch(variables: &Variables, name: &str) -> Result<Option<bool>> {
         .transpose()
 }
 
-fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> Result<(Settings, bool)> {
-    let defaults = Settings::default();
-    let global = &typed.global;
-
-    let database_url = resolver.optional(
-        "database_url",
-        global.database_url.clone().map(SecretString::from),
-        &[Guide { name: "DATABASE_URL", unit: "", read: |text| Ok(Some(SecretString::from(text.to_owned()))) }],
-        |section| section.database_url.clone().map(SecretString::from),
-    )?;
-    let maintenance_db = resolver
-        .optional("maintenance_db", global.maintenance_db.clone(), &[], |section| section.maintenance_db.clone())?;
-    let migrations_dir = resolver
-        .path("migrations_dir", global.migrations_dir.clone(), base, |section| section.migrations_dir.clone())?;
-    let layout = resolver.optional("layout", None, &[], |section| section.layout.clone())?;
-    let store = resolver.value(
-        "store",
-        global.store.clone(),
-        &[],
-        |section| section.store.as_ref().map(|store| store_from(base, store)),
-        store_from(base, &defaults.store),
-    )?;
-    let pg_bin = resolver.value(
-        "pg_bin",
-        None,
-        &[],
-        |section| {
-            let folders = section.pg_bin.as_ref()?;
-            Some(folders.iter().map(|folder| base.join(folder)).collect())
-        },
-        Vec::<PathBuf>::new(),
-    )?;
-    let on_changed = resolver.maybe(
-        "on_changed",
-        None,
-        &[Guide {
-            name: "MIGRATION_VALIDATE_CHECKSUMS",
-            unit: "",
-            read: |text| {
-                let strict = units::yes_or_no(text)?;
-                Ok(Some(if strict { OnChanged::Error } else { OnChanged::Warn }))
-            },
-        }],
-        |section| section.on_changed.map(on_changed_of),
-    )?;
-    if on_changed.is_none() {
-        resolver.record("on_changed", defaults.on_changed.show(), "default");
-    }
-
-    let backup = backup_settings(resolver, typed, &defaults)?;
-    let timeouts = timeouts(resolver, typed, &defaults)?;
-    let retention = retention(resolver, typed)?;
-    let retry = ripcord::settings::Retry {
-        attempts: at_least_one(
-            "retry.attempts",
-            resolver.value(
-                "retry.attempts",
-                None,
-                &[Guide {
-                    name: "MIGRATION_RETRY_ATTEMPTS",
-                    unit: "attempts",
-                    read: |text| resolver::whole_number(text).map(Some),
-                }],
-                |section| section.retry.attempts,
-                defaults.retry.attempts,
-            )?,
-        )?,
-        delay: resolver.value(
-            "retry.delay",
-            None,
-            &[],
-            |section| section.retry.delay.map(file::Unit::get),
-            defaults.retry.delay,
-        )?,
-    };
-    let on_failure = resolver.value(
-        "recovery.on_failure",
-        typed.on_failure,
-        &[],
-        |section| section.recovery.on_failure,
-        defaults.on_failure,
-    )?;
-    let writes =
-        resolver.value("recovery.writes", typed.writes, &[], |section| section.recovery.writes, defaults.writes)?;
-    let hooks = hooks(resolver, &defaults)?;
-    let expect_tables =
-        resolver.value("expect.tables", None, &[], |section| section.expect.tables.clone(), Vec::new())?;
-    let expect_functions =
-        resolver.value("expect.functions", None, &[], |section| section.expect.functions.clone(), Vec::new())?;
-    let checks_dir = resolver.path("expect.checks", None, base, |section| section.expect.checks.clone())?;
-    let logs_dir = resolver.path("logs.dir", None, base, |section| section.logs.dir.clone())?;
-
-    let on_changed_is_default = on_changed.is_none();
-    Ok((
-        Settings {
-            database_url,
-            maintenance_db,
-            migrations_dir,
-            layout,
-            store,
-            environment: defaults.environment,
-            key: None,
-            pg_bin,
-            backup,
-            retention,
-            timeouts,
-            retry,
-            health: Vec::new(),
-            on_failure,
-            writes,
-            hooks,
-            on_changed: on_changed.unwrap_or(defaults.on_changed),
-            expect_tables,
-            expect_functions,
-            checks_dir,
-            logs_dir,
-        },
-        on_changed_is_default,
-    ))
-}
-
-fn backup_settings(
-    resolver: &mut Resolver<'_>,
-    typed: &Overrides,
-    defaults: &Settings,
-) -> Result<ripcord::settings::BackupSettings> {
-    let compression_level = resolver.value(
-        "backup.compression_level",
-        None,
-        &[],
-        |section| section.backup.compression_level,
-        defaults.backup.compression_level,
-    )?;
-    if !(1..=19).contains(&compression_level) {
-        return Err(Error::usage(format!(
-            "`backup.compression_level` is {compression_level}, and zstd's levels are 1 to 19"
-        )));
-    }
-    let jobs = resolver.value(
-        "backup.jobs",
-        typed.jobs,
-        &[Guide { name: "PARALLEL_JOBS", unit: "jobs", read: |text| resolver::whole_number(text).map(Some) }],
-        |section| section.backup.jobs,
-        defaults.backup.jobs,
-    )?;
-    Ok(ripcord::settings::BackupSettings {
-        compression_level,
-        jobs: at_least_one("backup.jobs", jobs)?,
-        timeout: resolver.value(
-            "backup.timeout",
-            None,
-            &[],
-            |section| section.backup.timeout.map(file::Unit::get),
-            defaults.backup.timeout,
-        )?,
-        exclude_schemas: resolver.value(
-            "backup.exclude_schemas",
-            None,
-            &[],
-            |section| section.backup.exclude_schemas.clone(),
-            Vec::new(),
-        )?,
-    })
-}
-
-fn timeouts(
-    resolver: &mut Resolver<'_>,
-    typed: &Overrides,
-    defaults: &Settings,
-) -> Result<ripcord::settings::Timeouts> {
-    const NONE: &[Guide<Duration>] = &[];
-    let migration: &[Guide<Duration>] = &[
-        Guide {
-            name: "MIGRATION_TIMEOUT",
-            unit: "milliseconds, for one migration",
-            read: |text| units::guide_duration(text, 1).map(Some),
-        },
-        Guide {
-            name: "TIMEOUT",
-            unit: "seconds, for one migration",
-            read: |text| units::guide_duration(text, 1_000).map(Some),
-        },
-    ];
-    let lock: &[Guide<Duration>] = &[Guide {
-        name: "MIGRATION_LOCK_TIMEOUT",
-        unit: "milliseconds of waiting for another run",
-        read: |text| units::guide_duration(text, 1).map(Some),
-    }];
-    let standard = &defaults.timeouts;
-    Ok(ripcord::settings::Timeouts {
-        statement: resolver.value(
-            "timeouts.statement",
-            None,
-            NONE,
-            |section| section.timeouts.statement.map(file::Unit::get),
-            standard.statement,
-        )?,
-        lock: resolver.value(
-            "timeouts.lock",
-            None,
-            NONE,
-            |section| section.timeouts.lock.map(file::Unit::get),
-            standard.lock,
-        )?,
-        migration: resolver.value(
-            "timeouts.migration",
-            typed.migration_timeout,
-            migration,
-            |section| section.timeouts.migration.map(file::Unit::get),
-            standard.migration,
-        )?,
-        connect: resolver.value(
-            "timeouts.connect",
-            None,
-            NONE,
-            |section| section.timeouts.connect.map(file::Unit::get),
-            standard.connect,
-        )?,
-        wait_for_lock: resolver.value(
-            "timeouts.wait_for_lock",
-            typed.wait_for_lock,
-            lock,
-            |section| section.timeouts.wait_for_lock.map(file::Unit::get),
-            standard.wait_for_lock,
-        )?,
-    })
-}
-
-fn retention(resolver: &mut Resolver<'_>, typed: &Overrides) -> Result<RetentionRules> {
-    let standard = RetentionRules::standard();
-    let asked = &typed.retention;
-    let keep_tags = (!asked.keep_tags.is_empty()).then(|| asked.keep_tags.clone());
-    let keep_within = resolver.value(
-        "retention.keep_within",
-        asked.keep_within,
-        &[],
-        |section| section.retention.keep_within.map(file::Unit::get),
-        standard.keep_within.unwrap_or_default(),
-    )?;
-    Ok(RetentionRules {
-        keep_last: resolver.value(
-            "retention.keep_last",
-            asked.keep_last,
-            &[],
-            |section| section.retention.keep_last,
-            standard.keep_last,
-        )?,
-        keep_hourly: resolver.value(
-            "retention.keep_hourly",
-            asked.keep_hourly,
-            &[],
-            |section| section.retention.keep_hourly,
-            0,
-        )?,
-        keep_daily: resolver.value(
-            "retention.keep_daily",
-            asked.keep_daily,
-            &[],
-            |section| section.retention.keep_daily,
-            0,
-        )?,
-        keep_weekly: resolver.value(
-            "retention.keep_weekly",
-            asked.keep_weekly,
-            &[],
-            |section| section.retention.keep_weekly,
-            0,
-        )?,
-        keep_monthly: resolver.value(
-            "retention.keep_monthly",
-            asked.keep_monthly,
-            &[],
-            |section| section.retention.keep_monthly,
-            0,
-        )?,
-        keep_yearly: resolver.value(
-            "retention.keep_yearly",
-            asked.keep_yearly,
-            &[],
-            |section| section.retention.keep_yearly,
-            0,
-        )?,
-        keep_within: (keep_within > Duration::ZERO).then_some(keep_within),
-        keep_tags: resolver.value(
-            "retention.keep_tags",
-            keep_tags,
-            &[],
-            |section| section.retention.keep_tags.clone(),
-            Vec::new(),
-        )?,
-        max_size_bytes: resolver
-            .optional("retention.max_size", asked.max_size.map(Bytes), &[], |section| {
-                section.retention.max_size.map(|size| Bytes(size.get()))
-            })?
-            .map(|size| size.0),
-    })
-}
-
-fn hooks(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<Hooks> {
-    let mut hooks = Hooks {
-        commands: Default::default(),
-        timeout: resolver.value(
-            "hooks.timeout",
-            None,
-            &[],
-            |section| section.hooks.timeout.map(file::Unit::get),
-            defaults.hooks.timeout,
-        )?,
-    };
-    const KEYS: [(&str, &str); 10] = [
-        ("hooks.before_run", "before_run"),
-        ("hooks.after_run", "after_run"),
-        ("hooks.before_backup", "before_backup"),
-        ("hooks.after_backup", "after_backup"),
-        ("hooks.before_migration", "before_migration"),
-        ("hooks.after_migration", "after_migration"),
-        ("hooks.before_rollback", "before_rollback"),
-        ("hooks.after_rollback", "after_rollback"),
-        ("hooks.before_restore", "before_restore"),
-        ("hooks.after_restore", "after_restore"),
-    ];
-    for (key, name) in KEYS {
-        // Only the file holds commands: a variable or a `.env` file must not be able to run one.
-        let found = resolver.in_file(key, |section| {
-            let tables = section.hooks.by_name();
-            let (_, commands) = tables.iter().find(|(hook, _)| *hook == name)?;
-            commands.as_ref().map(file::Commands::to_vec)
-        });
-        if let Some(commands) = found {
-            hooks.commands.insert(name.to_owned(), commands);
-        }
-    }
-    Ok(hooks)
-}
-
-fn health_checks(
-    settings: &mut Settings,
-    resolver: &mut Resolver<'_>,
-    typed: &Overrides,
-    variables: &Variables,
-    file: Option<&File>,
-    table: Option<&Section>,
-) -> Result<Option<Error>> {
-    let mut incomplete = None;
-    let written =
-        table.and_then(|table| table.health.as_ref()).or_else(|| file.and_then(|file| file.section.health.as_ref()));
-    if let (Some(file), Some(written)) = (file, written) {
-        for check in written {
-            let (check, missing) = health::from_table(check.get_ref(), file, check.span().start, variables)?;
-            resolver.record("health", health::subject(&check), &file.name);
-            settings.health.push(check);
-            incomplete = incomplete.or(missing);
-        }
-    }
-    for url in &typed.health_urls {
-        let check = health::from_url(url)?;
-        resolver.record("health", health::subject(&check), "option");
-        settings.health.push(check);
-    }
-    Ok(incomplete)
-}
-
-/// Supabase's URL and its database's password make a database URL; a service key does not.
-fn supabase(settings: &mut Settings, resolver: &mut Resolver<'_>, variables: &Variables) -> Option<Error> {
-    if settings.database_url.is_some() || variables.of_process_only("PGHOST").is_some() {
-        return None;
-    }
-    let url = variables.get("SUPABASE_URL")?;
-    let project = url
-        .text
-        .trim_start_matches("https://")
-        .split('.')
-        .next()
-        .filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
-        .unwrap_or("PROJECT");
-    let Some(password) = variables.get("SUPABASE_DB_PASSWORD") else {
-        let fact = if variables.get("SUPABASE_SERVICE_KEY").is_some() {
-            "`SUPABASE_URL` and `SUPABASE_SERVICE_KEY` open Supabase's API, not its database"
-        } else {
-            "`SUPABASE_URL` alone does not open Supabase's database"
-        };
-        return Some(
-            Error::usage(fact)
-                .because("a migration needs the database's own password (Supabase: Project Settings, Database)")
-                .hint(format!(
-                    "export DATABASE_URL='postgresql://postgres:PASSWORD@db.{project}.supabase.co:5432/postgres'"
-                )),
-        );
-    };
-    let url = format!(
-        "postgresql://postgres:{}@db.{project}.supabase.co:5432/postgres?sslmode=require",
-        percent_encoded(password.text)
-    );
-    resolver.say_in_effect("SUPABASE_URL", Some(url_text(variables)), "", password.place);
-    resolver.say_in_effect("SUPABASE_DB_PASSWORD", None, "", password.place);
-    let url = SecretString::from(url);
-    if let Some(entry) = resolver.entries.iter_mut().find(|entry| entry.key == "database_url") {
-        entry.value = url.show();
-        entry.source = "SUPABASE_URL and SUPABASE_DB_PASSWORD".to_owned();
-    }
-    settings.database_url = Some(url);
-    None
-}
-
-fn url_text(variables: &Variables) -> &str {
-    variables.get("SUPABASE_URL").map_or("", |variable| variable.text)
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-fn file_with_password(file: Option<&File>, table: Option<&Section>) -> Option<String> {
-    let file = file?;
-    let urls = [table.and_then(|table| table.database_url.as_ref()), file.section.database_url.as_ref()];
-    urls.into_iter().flatten().any(|url| !crate::render::scrub::passwords_in(url).is_empty()).then(|| file.name.clone())
-}
-
 fn verbosity(typed: &Overrides, variables: &Variables, resolver: &mut Resolver<'_>) -> Verbosity {
     let (value, source) = if typed.global.quiet {
         (Verbosity::Quiet, "option".to_owned())
@@ -738,24 +313,10 @@ fn verbosity(typed: &Overrides, variables: &Variables, resolver: &mut Resolver<'
     value
 }
 
-fn on_changed_of(word: OnChangedWord) -> OnChanged {
-    match word {
-        OnChangedWord::Error => OnChanged::Error,
-        OnChangedWord::Rerun => OnChanged::Rerun,
-        OnChangedWord::Warn => OnChanged::Warn,
-    }
-}
-
-/// A folder starts from the file's folder; a URL stands for itself.
-fn store_from(base: &Path, store: &str) -> String {
-    if store.contains("://") { store.to_owned() } else { base.join(store).display().to_string() }
-}
-
-fn at_least_one(key: &str, count: u32) -> Result<u32> {
-    if count == 0 {
-        return Err(Error::usage(format!("`{key}` is 0, and 1 is the least")));
-    }
-    Ok(count)
+fn file_with_password(file: Option<&File>, table: Option<&Section>) -> Option<String> {
+    let file = file?;
+    let urls = [table.and_then(|table| table.database_url.as_ref()), file.section.database_url.as_ref()];
+    urls.into_iter().flatten().any(|url| !crate::render::scrub::passwords_in(url).is_empty()).then(|| file.name.clone())
 }
 
 /// Strings that must never be printed, as far as configuration holds them.

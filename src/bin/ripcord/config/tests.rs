@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
-use ripcord::settings::{HealthProbe, KeySource, OnChanged, Writes};
+use ripcord::settings::{HealthProbe, KeySource, OnChanged, RetentionRules, Writes};
 
 use super::*;
 use crate::args::Cli;
