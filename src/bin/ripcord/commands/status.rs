@@ -12,7 +12,7 @@ use crate::args::StatusArgs;
 pub async fn run(app: &App, args: StatusArgs) -> Result<Exit> {
     let ctx = app.context().await?;
     let status = status::status(&ctx).await?;
-    for line in lines(&status, app.out.style().verbose) {
+    for line in lines(&status, app.out.style().verbosity == crate::config::Verbosity::Verbose) {
         app.out.data(&line);
     }
     let stale = args.max_backup_age.is_some_and(|limit| {
