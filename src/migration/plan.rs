@@ -59,10 +59,9 @@ pub fn plan(
 
     let highest = applied.iter().map(|one| &one.version).max();
     for migration in ordered {
-        if !wanted.contains(&migration.file_name) {
-            continue;
-        }
+        let wanted = wanted.contains(&migration.file_name);
         let reason = match recorded.of(migration) {
+            None if !wanted => continue,
             None => {
                 if let Some(highest) = highest.filter(|highest| migration.version < **highest) {
                     plan.notes.push(format!(
@@ -72,10 +71,11 @@ pub fn plan(
                 }
                 "pending"
             }
-            Some(_) if selection.again && selection.file.is_some() => "again",
+            Some(_) if wanted && selection.again && selection.file.is_some() => "again",
+            // What was changed is told whatever was selected.
             Some(record) => match plan.compare(migration, record, on_changed) {
-                Some(reason) => reason,
-                None => continue,
+                Some(reason) if wanted => reason,
+                _ => continue,
             },
         };
         plan.pending.push(Pending {
