@@ -119,9 +119,8 @@ impl<'a> Lexer<'a> {
     fn quoted(&self, mut at: usize, quote: u8, backslashes: bool) -> Option<usize> {
         while at < self.bytes.len() {
             let byte = self.byte(at);
-            if backslashes && byte == b'\\' {
-                at += 2;
-            } else if byte == quote && self.byte(at + 1) == quote {
+            let escapes = backslashes && byte == b'\\';
+            if escapes || (byte == quote && self.byte(at + 1) == quote) {
                 at += 2;
             } else if byte == quote {
                 match self.continued(at + 1).filter(|_| backslashes) {

@@ -75,16 +75,18 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
 
 /// [`lint`], and the files that no layout knows (`file-name`).
 pub fn lint_folder(folder: &Folder, protected: bool) -> Vec<Finding> {
-    let misnamed = folder.skipped.iter().filter_map(|(path, why)| {
-        folder.misnamed.contains(path).then(|| Finding {
-            rule: "file-name",
-            severity: Severity::Error,
-            file: path.clone(),
-            line: None,
-            column: None,
-            message: format!("the file is left out: {why}"),
-            help: Some("name it like `001_name.sql`, or move it out of the folder".to_owned()),
-        })
+    let misnamed = folder
+        .skipped
+        .iter()
+        .filter(|(path, _)| folder.misnamed.contains(path));
+    let misnamed = misnamed.map(|(path, why)| Finding {
+        rule: "file-name",
+        severity: Severity::Error,
+        file: path.clone(),
+        line: None,
+        column: None,
+        message: format!("the file is left out: {why}"),
+        help: Some("name it like `001_name.sql`, or move it out of the folder".to_owned()),
     });
     let mut findings: Vec<Finding> = misnamed.collect();
     findings.extend(lint(&folder.migrations, protected));
@@ -147,7 +149,7 @@ impl Found<'_> {
 
     fn syntax(&mut self, script: &Script) {
         for statement in &script.statements {
-            for problem in problems(script, statement) {
+            if let Some(problem) = problem(script, statement) {
                 let message = format!(
                     "{} in `{}`",
                     problem.message,
@@ -228,7 +230,7 @@ impl Found<'_> {
 }
 
 /// What the parser says against a statement: its first complaint, since those after it follow from it.
-fn problems(script: &Script, statement: &Statement) -> Option<SyntaxProblem> {
+fn problem(script: &Script, statement: &Statement) -> Option<SyntaxProblem> {
     with_tree(script.text(statement), |_, problems| {
         problems.first().cloned()
     })

@@ -54,10 +54,9 @@ pub fn plan(files: &[Migration], applied: &[Applied], selection: &Selection, on_
 
     let highest = applied.iter().map(|one| &one.version).max();
     for migration in ordered {
-        if !wanted.contains(&migration.file_name) {
-            continue;
-        }
+        let wanted = wanted.contains(&migration.file_name);
         let reason = match recorded.of(migration) {
+            None if !wanted => continue,
             None => {
                 if let Some(highest) = highest.filter(|highest| migration.version < **highest) {
                     plan.notes
@@ -65,10 +64,11 @@ pub fn plan(files: &[Migration], applied: &[Applied], selection: &Selection, on_
                 }
                 "pending"
             }
-            Some(_) if selection.again && selection.file.is_some() => "again",
+            Some(_) if wanted && selection.again && selection.file.is_some() => "again",
+            // What was changed is told whatever was selected.
             Some(record) => match plan.compare(migration, record, on_changed) {
-                Some(reason) => reason,
-                None => continue,
+                Some(reason) if wanted => reason,
+                _ => continue,
             },
         };
         plan.pending.push(Pending { migration: migration.clone(), reason: reason.to_owned() });

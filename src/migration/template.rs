@@ -153,7 +153,7 @@ impl Existing {
             .iter()
             .max_by_key(|named| super::Version(named.version.clone()));
         Ok(match last.map(|named| (named.style, named.version.len())) {
-            // Without an example, the template's own style: numbers, or S3's timestamps.
+            // Without an example, the template's own style: numbers, or timestamps with banners.
             None if self.form == Form::Banners => now.format("%Y%m%d%H%M%S").to_string(),
             None => "001".to_owned(),
             Some((Style::Date, _)) => now.format("%Y-%m-%d").to_string(),

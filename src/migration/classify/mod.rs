@@ -14,6 +14,9 @@ use super::{Additive, Effect};
 
 /// Classifies one statement. When in doubt, the worse.
 pub fn classify(statement: &str) -> Effect {
+    if words::inserts_literals(statement) {
+        return Effect::default();
+    }
     let words = Words::of(statement);
     let effect = with_tree(statement, look).flatten();
     let mut effect = effect.unwrap_or_else(|| Effect {

@@ -46,7 +46,7 @@ fn what_removes_or_rewrites_data_is_found() {
         "update t sett a = 1",
     ] {
         assert!(destroyed(sql).is_some(), "{sql}");
-        assert_eq!(classify(sql).additive == Additive::Nothing, false, "{sql}");
+        assert_ne!(classify(sql).additive, Additive::Nothing, "{sql}");
     }
 }
 
@@ -192,6 +192,7 @@ fn what_needs_to_be_outside_a_transaction() {
         "alter type t add value 'x'",
         "create subscription s connection 'x' publication p with (connect = false)",
         "alter subscription s disable",
+        "alter subscription s set publication p with (refresh = false)",
         "create function f() returns void language plpgsql as $$ begin create index concurrently i on t (a); end $$",
         "select 'create index concurrently'",
         "create table concurrently_made (a int)",
@@ -240,6 +241,28 @@ fn a_concurrent_index_is_named_as_written() {
     assert_eq!(index("create index concurrently on t (a)"), None);
     assert_eq!(index("create index i on t (a)"), None);
     assert_eq!(index("drop index concurrently i"), None);
+}
+
+#[test]
+fn only_literals_are_inserted_without_a_look() {
+    for sql in [
+        "insert into t values (1, 'x', null, -2.5), (default, true, E'\\'', $$f()$$, '{}')",
+        "INSERT INTO s.\"T\" (a, b) VALUES (1, 2);",
+    ] {
+        assert!(words::inserts_literals(sql), "{sql}");
+    }
+    for sql in [
+        "insert into t values (f(1))",
+        "insert into t values (\"f\"(1))",
+        "insert into t values (1) on conflict (a) do update set a = 1",
+        "insert into t values (1) returning f(a)",
+        "insert into t select 1",
+        "insert into t (values) select f(1)",
+        "with x as (delete from t returning *) insert into u values (1)",
+        "insert into t values",
+    ] {
+        assert!(!words::inserts_literals(sql), "{sql}");
+    }
 }
 
 #[test]

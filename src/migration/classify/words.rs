@@ -95,14 +95,48 @@ impl Words {
 
     /// CREATE SUBSCRIPTION … WITH (connect = false) or (create_slot = false).
     fn makes_no_slot(&self) -> bool {
+        self.sets("connect", "false") || self.sets("create_slot", "false")
+    }
+
+    /// An option and its value, one after the other.
+    fn sets(&self, option: &str, value: &str) -> bool {
         self.all
             .windows(2)
-            .any(|pair| matches!(pair, [name, value] if matches!(name.as_str(), "connect" | "create_slot") && value == "false"))
+            .any(|pair| matches!(pair, [one, two] if one == option && two == value))
     }
 
     fn follows(&self, first: &str, second: &str) -> bool {
         self.outer.windows(2).any(|pair| matches!(pair, [one, two] if one == first && two == second))
     }
+}
+
+/// INSERT … VALUES with nothing but literals: data files hold hundreds of thousands of them, and no tree
+/// would tell more.
+pub(super) fn inserts_literals(statement: &str) -> bool {
+    let mut tokens = significant(statement);
+    let mut word_is = |word: &str| {
+        tokens
+            .next()
+            .is_some_and(|token| token.text(statement).eq_ignore_ascii_case(word))
+    };
+    if !word_is("insert") || !word_is("into") {
+        return false;
+    }
+    let is_values = |token: &Token| {
+        token.kind == Kind::Word && token.text(statement).eq_ignore_ascii_case("values")
+    };
+    let mut values = significant(statement)
+        .skip_while(|token| !is_values(token))
+        .skip(1)
+        .peekable();
+    values.peek().is_some()
+        && values.all(|token| match token.kind {
+            Kind::Word => ["null", "true", "false", "default"]
+                .iter()
+                .any(|word| token.text(statement).eq_ignore_ascii_case(word)),
+            Kind::QuotedName => false,
+            _ => true,
+        })
 }
 
 fn significant(statement: &str) -> impl Iterator<Item = Token> {

@@ -29,7 +29,7 @@ fn one(text: &str) -> Migration {
     folder.migrations.into_iter().next().unwrap()
 }
 
-const S4: &str = r#"-- @metadata {
+const FULL: &str = r#"-- @metadata {
 --   "author": "ann",
 --   "description": "add user preferences table",
 --   "breakingChange": true,
@@ -53,7 +53,7 @@ DROP TABLE user_preferences;
 
 #[test]
 fn metadata_and_markers_are_read() {
-    let migration = one(S4);
+    let migration = one(FULL);
     assert_eq!(migration.metadata.author.as_deref(), Some("ann"));
     assert_eq!(
         migration.metadata.estimated_duration,
