@@ -228,7 +228,7 @@ async fn a_session_is_put_back() {
     let session = session(&db).await;
     session
         .batch(&format!(
-            "set search_path = nowhere; set statement_timeout = 1; set role {user}; create temp table x (y int); \
+            "set search_path = nowhere; set statement_timeout = '10s'; set role {user}; create temp table x (y int); \
              select pg_advisory_lock(1); set client_connection_check_interval = 0"
         ))
         .await
@@ -252,8 +252,11 @@ async fn copy_from_a_client_is_a_clear_error() {
     let db = Cluster::shared().database();
     db.sql("create table t (x int)");
     let session = Session::connect(&target(&db), "test", super::LIMIT).await.unwrap();
-    let error = run(&session, &["copy t from stdin;"]).await.unwrap_err();
-    assert!(error.message().contains("COPY"), "{error:?}");
-    execute::rollback(&session).await.unwrap();
+    for statements in [&["copy t from stdin;"], &["COPY (select 1)\n to STDOUT (format csv);"]] {
+        let error = run(&session, statements).await.unwrap_err();
+        assert!(error.message().contains("failed at line 6, column 1: COPY"), "{error:?}");
+        assert!(!error.connection_lost());
+        execute::rollback(&session).await.unwrap();
+    }
     assert_eq!(value(&session, "select 'alive'").await, "alive");
 }

@@ -34,6 +34,8 @@ async fn what_stands_in_the_way_is_found() {
     }
 
     let user = role(&cluster, "");
+    // Before the prepared transaction, whose end it would wait for.
+    db.sql("select pg_create_logical_replication_slot('slot_one', 'pgoutput')");
     db.sql(&format!(
         "create table t (x int); alter table t enable row level security; grant select on t to {user}; \
          create unlogged table u (x int); create foreign data wrapper w; create server s foreign data wrapper w; \
@@ -44,7 +46,6 @@ async fn what_stands_in_the_way_is_found() {
          begin; insert into t values (1); prepare transaction 'gid one'; \
          alter role {user} set default_transaction_read_only = off",
     ));
-    db.sql("select pg_create_logical_replication_slot('slot_one', 'pgoutput')");
     let found = look(&target(&db), &session, &maintenance).await.unwrap();
     assert_eq!(found.prepared, ["gid one"]);
     assert_eq!(found.slots, ["slot_one"]);
@@ -107,7 +108,7 @@ async fn what_a_dump_does_not_show() {
         [
             "constraint positive on public.t not validated",
             "extension plpgsql 1.0",
-            "index public.broken on public.t invalid",
+            "index public.broken on public.t not ready",
             "large objects 1",
             "materialized view \"S\".m not populated",
             "table public.t replica identity full",
