@@ -58,14 +58,14 @@ SELECT 'constraint ' || pg_catalog.quote_ident(k.conname) || ' on ' || r.name ||
 FROM pg_catalog.pg_constraint k JOIN relation r ON r.oid = k.conrelid WHERE NOT k.convalidated
 UNION ALL
 SELECT DISTINCT 'trigger ' || pg_catalog.quote_ident(CASE WHEN g.tgisinternal THEN 'of constraint ' || k.conname ELSE g.tgname END)
-    || ' on ' || r.name || ' enabled ' || g.tgenabled
+    || ' on ' || r.name || ' enabled ' || g.tgenabled::pg_catalog.text
 FROM pg_catalog.pg_trigger g JOIN relation r ON r.oid = g.tgrelid
 LEFT JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint WHERE g.tgenabled <> 'O'
 UNION ALL
-SELECT 'rule ' || pg_catalog.quote_ident(w.rulename) || ' on ' || r.name || ' enabled ' || w.ev_enabled
+SELECT 'rule ' || pg_catalog.quote_ident(w.rulename) || ' on ' || r.name || ' enabled ' || w.ev_enabled::pg_catalog.text
 FROM pg_catalog.pg_rewrite w JOIN relation r ON r.oid = w.ev_class WHERE w.ev_enabled <> 'O'
 UNION ALL
-SELECT 'event trigger ' || pg_catalog.quote_ident(v.evtname) || ' enabled ' || v.evtenabled
+SELECT 'event trigger ' || pg_catalog.quote_ident(v.evtname) || ' enabled ' || v.evtenabled::pg_catalog.text
 FROM pg_catalog.pg_event_trigger v WHERE v.evtenabled <> 'O'
 UNION ALL
 SELECT 'large objects ' || pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata HAVING pg_catalog.count(*) > 0";

@@ -29,6 +29,10 @@ pub struct Limits {
     pub whole: Duration,
 }
 
+/// The marker of a run's transaction.
+// language=SQL
+const MARKER: &str = "SELECT pg_catalog.current_setting('ripcord.run', true)";
+
 /// How long a cancelled statement may take to end before the connection counts as lost.
 const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -61,19 +65,17 @@ pub async fn run_in_transaction(session: &Session, script: &Script, file: &str, 
     let whole = Piece { sql: &script.sql, offset: 0, first_statement: 0 };
     match run(session, script, file, whole, limits.whole).await {
         Ok(()) => {
-            // language=SQL
-            let rows = session.rows("SELECT pg_catalog.current_setting('ripcord.run', true)").await?;
-            let same = rows == [[Some(marker)]];
+            let same = session.rows(MARKER).await? == [[Some(marker)]];
             // RESET ALL takes the marker away without ending anything.
-            let escaped = if same { false } else { !resets_all(script) || ends_transaction(script, usize::MAX) };
+            let escaped = !same && (!resets_all(script) || ends_transaction(script, usize::MAX));
             if escaped { Err(escape(file)) } else { Ok(()) }
         }
         Err(failure) if failure.error.connection_lost() => Err(failure.error),
         Err(failure) => {
-            // The server takes no query in a transaction that failed. If it takes one, ours has ended before.
-            // language=SQL
-            let ended = session.rows("SELECT 1").await.is_ok();
-            if ended || ends_transaction(script, failure.completed) {
+            // The server takes no query in a transaction that failed. If it takes one, ours is either well, the
+            // failure being our own, or it has ended before.
+            let ended = session.rows(MARKER).await.is_ok_and(|rows| rows != [[Some(marker)]]);
+            if (ended && !resets_all(script)) || ends_transaction(script, failure.completed) {
                 let mut error = escape(file).because(failure.error.message());
                 for cause in failure.error.causes() {
                     error = error.because(cause);
@@ -195,6 +197,9 @@ async fn run(
     piece: Piece<'_>,
     limit: Duration,
 ) -> std::result::Result<(), Failure> {
+    if let Some(error) = copies_with_client(script, file, &piece) {
+        return Err(Failure { error, completed: 0 });
+    }
     let mut completed = 0;
     let mut late = false;
     let outcome = {
@@ -262,6 +267,34 @@ async fn run(
     }
 }
 
+/// COPY FROM STDIN would make the server wait for data that nobody sends, and cost the connection; so it is found
+/// before it is sent.
+fn copies_with_client(script: &Script, file: &str, piece: &Piece<'_>) -> Option<Error> {
+    let end = piece.offset + piece.sql.len();
+    let sent = script.statements.iter().filter(|found| found.start >= piece.offset && found.end <= end);
+    let (found, text) = sent
+        .filter_map(|found| Some((found, script.sql.get(found.start..found.end)?)))
+        .find(|(_, text)| copies(&words(text).map(str::to_ascii_uppercase).collect::<Vec<_>>()))?;
+    let (line, column) = script.position(found.start);
+    Some(
+        Error::failed(format!(
+            "migration `{file}` failed at line {line}, column {column}: COPY to or from the client cannot be used"
+        ))
+        .because(format!("statement: {}", shortened(text)))
+        .hint("write the rows as INSERT"),
+    )
+}
+
+fn copies(words: &[String]) -> bool {
+    let stream = |pair: &[String]| matches!(pair, [first, second] if matches!((first.as_str(), second.as_str()), ("FROM", "STDIN") | ("TO", "STDOUT")));
+    words.first().is_some_and(|word| word == "COPY") && words.windows(2).any(stream)
+}
+
+/// The words of SQL, punctuation left out.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
 async fn send(session: &Session, sql: &str, completed: &mut usize) -> std::result::Result<(), tokio_postgres::Error> {
     let mut answers = pin!(session.client().simple_query_raw(sql).await?);
     while let Some(answer) = answers.try_next().await? {
@@ -321,8 +354,7 @@ fn escape(file: &str) -> Error {
 fn first_words(script: &Script) -> impl Iterator<Item = Vec<String>> + '_ {
     script.statements.iter().map(|statement| {
         let text = script.sql.get(statement.start..statement.end).unwrap_or_default();
-        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-        words.take(3).map(str::to_ascii_uppercase).collect()
+        words(text).take(3).map(str::to_ascii_uppercase).collect()
     })
 }
 

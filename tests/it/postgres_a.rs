@@ -1,6 +1,12 @@
 //! Connecting, dumping, locking, running migrations' SQL and looking at catalogs, on a real server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod connecting;
+mod dumping;
+mod executing;
+mod locking;
+mod looking;
 
 use std::time::Duration;
 
