@@ -1,6 +1,10 @@
 //! Connecting, dumping, locking, running migrations' SQL and looking at catalogs, on a real server.
 
 mod connecting;
+mod dumping;
+mod executing;
+mod locking;
+mod looking;
 
 use std::time::Duration;
 
