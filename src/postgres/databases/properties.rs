@@ -83,7 +83,7 @@ async fn security_labels(session: &Session, oid: u32) -> Result<BTreeMap<String,
 }
 
 /// Sets what `create` could not: settings, connection limit, comment, security labels, ACL. What cannot
-/// be set (a role that is gone, a parameter that needs superuser) is returned as warnings. `session` is in
+/// be set (a role that is gone, a parameter that needs superuser) is returned as warnings. `maintenance` is in
 /// the maintenance database.
 ///
 /// Only what differs is touched, so it can be called again, and on a database in use. A scratch database

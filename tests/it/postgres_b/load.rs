@@ -39,8 +39,8 @@ create materialized view mv as select count(*) c from ident with data; create ma
 create view vw as select * from ident; create rule rr as on insert to vw do instead nothing;
 create sequence sq; select setval('sq', 77); create sequence untouched;
 alter default privileges grant select on tables to public; comment on table ident is 'it''s';
-create table tz (t timestamptz, b bytea, m money, f float8, r regclass, x interval, z xml, j jsonb);
-insert into tz values ('2026-07-01 12:00+00', '\x01ff', '12.34', 0.1, 'ident', '1 day 2:03', '<a/>', '{"a": 1}');
+create table tz (t timestamptz, b bytea, m money, f float8, r regclass, x interval, j jsonb);
+insert into tz values ('2026-07-01 12:00+00', '\x01ff', '12.34', 0.1, 'ident', '1 day 2:03', '{"a": 1}');
 create unlogged table ul (i int); insert into ul values (5); create table empty (i int); create table bare ();
 insert into bare default values; insert into bare default values;
 "#;
@@ -126,13 +126,7 @@ async fn other_encodings_go_through_one_pg_restore() {
         let loaded = load(&tools(cluster), &target(cluster, &copy.name), &plan, &Progress::silent()).await.unwrap();
         assert_eq!(loaded.rows, []);
         let read = format!("{client} select encode(convert_to(x, '{encoding}'), 'hex') from \"té\" order by 1");
-        if encoding == "LATIN1" {
-            assert_eq!(copy.sql(&read), "e9\nfc");
-        }
-        assert_eq!(
-            copy.sql("select count(*) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"),
-            "1"
-        );
+        assert_eq!(copy.sql(&read), if encoding == "LATIN1" { "e9\nfc" } else { "c3a9\nc3bc" });
     }
 }
 
