@@ -3,6 +3,7 @@
 mod control;
 mod postgres_a;
 mod postgres_b;
+mod apply;
 mod support;
 
 #[test]
