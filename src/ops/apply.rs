@@ -179,12 +179,7 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Res
     let keys = ctx.keys()?;
     let _ = keys.primary().id();
     ctx.store.objects().check_writable()?;
-    if ctx.settings.environment.protected
-        && let Some(why) = ctx.store.objects().ephemeral()
-    {
-        return Err(Error::refused(format!("the store {} does not outlive this machine's restart: {why}", ctx.store.location()))
-            .hint("name a folder on a lasting disk: --store /var/backups/ripcord"));
-    }
+    lasting_store(ctx)?;
     ctx.progress.began("lock", format!("database `{}`", ctx.target.database()));
     let live = context::open(ctx).await?;
     ctx.progress.finished("lock", "held");
@@ -228,6 +223,17 @@ async fn audit_begin(run: &Run<'_>, request: &Request) -> Result<()> {
         "approver": request.approver, "environment": run.ctx.settings.environment.name,
     });
     control::audit(run.live.session.client(), Some(run.id), "apply began", &detail, request.force.as_deref()).await
+}
+
+/// Backups that die with the machine are none; where nobody has named an environment, that is only told.
+pub fn lasting_store(ctx: &Context) -> Result<()> {
+    let Some(why) = ctx.store.objects().ephemeral() else { return Ok(()) };
+    let fact = format!("the store does not outlive this machine's restart: {why}");
+    if ctx.settings.environment.protected && ctx.settings.environment.name.is_some() {
+        return Err(Error::refused(fact).hint("name a folder on a lasting disk: --store /var/backups/ripcord"));
+    }
+    ctx.progress.warn(fact);
+    Ok(())
 }
 
 /// A run that died left the database in a state that only its journal knows.

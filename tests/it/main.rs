@@ -1,5 +1,7 @@
 //! Everything that is tried on a real server: one file per verb or subsystem.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod control;
 mod postgres_a;
 mod postgres_b;

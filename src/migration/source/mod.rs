@@ -61,6 +61,10 @@ pub fn find(base: &Path) -> Result<PathBuf> {
         .map(|usual| base.join(usual))
         .filter(holds_sql)
         .collect();
+    // A folder that is there and still empty is the project's, when it is the only one.
+    if found.is_empty() {
+        found = USUAL.iter().map(|usual| base.join(usual)).filter(|folder| folder.is_dir()).collect();
+    }
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => Err(Error::usage(format!(

@@ -21,7 +21,7 @@ fn in_container() -> bool {
 /// `mounts` is /proc/self/mountinfo (proc_pid_mountinfo(5)); the last of several mounts on one point
 /// is the one that is seen.
 fn judge(mounts: &str, path: &Path, in_container: bool) -> Option<String> {
-    let (point, kind) = mounts
+    let (_, kind) = mounts
         .lines()
         .filter_map(mount)
         .filter(|(point, _)| path.starts_with(point))
@@ -31,8 +31,9 @@ fn judge(mounts: &str, path: &Path, in_container: bool) -> Option<String> {
         "tmpfs" | "ramfs" | "rootfs" => {
             Some(format!("`{shown}` is in memory ({kind}) and gone when the machine or the container restarts"))
         }
-        // Whatever its kind, the root of a container is its own: a volume is mounted below it.
-        kind if in_container && (kind.contains("overlay") || kind == "aufs" || point == Path::new("/")) => {
+        // A layered file system in a container is the container's own: a volume is another mount. A root on
+        // a plain disk cannot be told from a machine that merely has a container's marker files.
+        kind if in_container && (kind.contains("overlay") || kind == "aufs") => {
             Some(format!(
                 "`{shown}` is in the container's own file system ({kind}) and gone when the \
                  container is replaced"
@@ -107,12 +108,12 @@ mod tests {
 
     #[test]
     fn a_containers_own_root_is_told_and_its_volumes_are_not() {
-        let text = told("/var/backups", true).unwrap();
-        assert!(text.contains("the container's own file system (ext4)"), "{text}");
+        assert_eq!(told("/var/backups", true), None, "a plain disk");
         assert_eq!(told("/mnt/my disk/backups", true), None);
         let overlay = "22 1 0:50 / / rw - overlay overlay rw,lowerdir=/a:/b\n\
                        23 22 8:1 /v /data rw - ext4 /dev/sda1 rw\n";
-        assert!(judge(overlay, Path::new("/app/backups"), true).is_some());
+        let text = judge(overlay, Path::new("/app/backups"), true).unwrap();
+        assert!(text.contains("the container's own file system (overlay)"), "{text}");
         assert!(judge(overlay, Path::new("/app/backups"), false).is_none());
         assert!(judge(overlay, Path::new("/data/backups"), true).is_none());
     }

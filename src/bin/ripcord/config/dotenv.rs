@@ -69,6 +69,7 @@ fn only_the_environment_sets(variable: &str) -> bool {
             | "REQUIRE_APPROVAL"
             | "ENVIRONMENT"
             | "PATH"
+            | "RIPCORD_ENV"
             | "RIPCORD_ENVIRONMENT"
             | "RIPCORD_CONFIG"
             | "RIPCORD_KEY_COMMAND"

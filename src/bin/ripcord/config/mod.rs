@@ -100,7 +100,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
         sections.push((file.name.clone(), &file.section));
     }
     let mut resolver = Resolver::new(&variables_before, sections);
-    resolver.know(&["RIPCORD_CONFIG", "RIPCORD_ENVIRONMENT"]);
+    resolver.know(&["RIPCORD_CONFIG", "RIPCORD_ENV", "RIPCORD_ENVIRONMENT", "RIPCORD_FAULTS"]);
     resolver.record("environment", environment.name.as_deref().unwrap_or_default(), name_source);
     if name_source == "ENVIRONMENT from the environment" {
         resolver.say_in_effect("ENVIRONMENT", named.as_deref(), "", variables::ENVIRONMENT);
@@ -217,6 +217,7 @@ fn environment_name(typed: &Overrides, variables: &Variables) -> (Option<String>
         return (Some(name.clone()), "option");
     }
     for (variable, source) in [
+        ("RIPCORD_ENV", "RIPCORD_ENV from the environment"),
         ("RIPCORD_ENVIRONMENT", "RIPCORD_ENVIRONMENT from the environment"),
         ("ENVIRONMENT", "ENVIRONMENT from the environment"),
     ] {
