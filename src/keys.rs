@@ -348,18 +348,9 @@ mod tests {
             "7aba33c3c0c5975dcee0eb6c3d7ca08ea4591179bff0e0c69415d29ce9e509a1"
         );
         let keys = DataKey(Zeroizing::new([7; 32])).subkeys();
-        assert_eq!(
-            hex::encode(keys.frames),
-            "86c01ccc935de21210c35963f9d94401944a5634650414874b22f2d254b4b83a"
-        );
-        assert_eq!(
-            hex::encode(keys.index),
-            "369518655ab9531801d91989d759586af95899858d4892a720dc15abec003c6c"
-        );
-        assert_eq!(
-            hex::encode(keys.manifest),
-            "55ae1931b7bba679b8ce9f0a0e516d9cd256518d4afbe4df87ee7f090fcf1556"
-        );
+        assert_eq!(hex::encode(keys.frames), "86c01ccc935de21210c35963f9d94401944a5634650414874b22f2d254b4b83a");
+        assert_eq!(hex::encode(keys.index), "369518655ab9531801d91989d759586af95899858d4892a720dc15abec003c6c");
+        assert_eq!(hex::encode(keys.manifest), "55ae1931b7bba679b8ce9f0a0e516d9cd256518d4afbe4df87ee7f090fcf1556");
         assert_eq!(hex::encode(keys.digest), "ad21d263bf63531d166cd059571c9b43");
     }
 

@@ -30,6 +30,8 @@ fn a_store_is_opened_by_path_and_by_file_url() {
     let url = format!("file://{}", root.to_str().unwrap().replace(' ', "%20"));
     let store = Store::open(&url).unwrap();
     assert_eq!(store.location(), root.to_str().unwrap());
+    assert!(!root.exists(), "looking leaves nothing behind");
+    store.objects().check_writable().unwrap();
     assert!(root.is_dir());
     Store::open(root.to_str().unwrap()).unwrap();
     let error = Store::open("s3://bucket/prefix").err().unwrap();

@@ -14,8 +14,7 @@ use std::sync::{Arc, Once};
 
 use ripcord::archive::inventory::sequence_values;
 use ripcord::archive::{
-    ArchiveReader, ArchiveWriter, BlockRows, FORMAT, FRAME_BYTES, Inventory, RandomReader, Scanner,
-    StreamId, verify,
+    ArchiveReader, ArchiveWriter, BlockRows, FORMAT, FRAME_BYTES, Inventory, RandomReader, Scanner, StreamId, verify,
 };
 use ripcord::ids::{BackupId, Lineage};
 use ripcord::keys::{DataKey, KeyRing, MasterKey};
@@ -44,9 +43,8 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// Two tables, one of them with a name that is not UTF-8, large objects, a sequence; two frames.
 fn dump() -> Vec<u8> {
-    let rows: Vec<String> = (1..=9_000)
-        .map(|row| format!("{row}\t{}\t\\N", "an order like any other, ".repeat(6)))
-        .collect();
+    let rows: Vec<String> =
+        (1..=9_000).map(|row| format!("{row}\t{}\t\\N", "an order like any other, ".repeat(6))).collect();
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     let mut dump = testing::Dump::new(15);
     let mut sequence = testing::entry(
@@ -58,16 +56,9 @@ fn dump() -> Vec<u8> {
     sequence.namespace = Some(b"public".to_vec());
     sequence.section = 3;
     dump.table(2, "orders", &rows)
-        .table(
-            3,
-            "notes",
-            &["", "a\\tb", "\\\\.", "\\N", "caf\u{e9} \u{1f418}"],
-        )
+        .table(3, "notes", &["", "a\\tb", "\\\\.", "\\N", "caf\u{e9} \u{1f418}"])
         .add(sequence)
-        .large_objects(
-            9,
-            &[(16400, &[b"a large", b" object"]), (4_000_000_000, &[])],
-        );
+        .large_objects(9, &[(16400, &[b"a large", b" object"]), (4_000_000_000, &[])]);
     for entry in &mut dump.entries {
         if entry.tag == b"notes" {
             entry.tag = b"caf\xe9".to_vec();
@@ -84,11 +75,7 @@ fn write(folder: &Path) {
     let dump = dump();
     let (master, data_key) = (MasterKey::generate(), DataKey::generate());
     let keys = data_key.subkeys();
-    let id = StreamId {
-        lineage: Lineage::new(),
-        backup: BackupId::new(),
-        stream: 0,
-    };
+    let id = StreamId { lineage: Lineage::new(), backup: BackupId::new(), stream: 0 };
     let mut writer = ArchiveWriter::begin(Vec::new(), id, &keys, 3, 1).unwrap();
     writer.feed(&dump).unwrap();
     let finished = writer.finish().unwrap();
@@ -162,18 +149,11 @@ fn write(folder: &Path) {
         wal_lsn: "0/1A2B3C4".to_owned(),
         tags: vec!["vector".to_owned()],
     };
-    let wraps = [
-        MasterKey::generate().wrap(id.backup, &data_key),
-        master.wrap(id.backup, &data_key),
-    ];
+    let wraps = [MasterKey::generate().wrap(id.backup, &data_key), master.wrap(id.backup, &data_key)];
     let encoded = manifest::encode(&clear, &wraps, &sealed, &keys).unwrap();
     fs::write(folder.join("0.rip"), finished.sink).unwrap();
     fs::write(folder.join("manifest"), encoded).unwrap();
-    fs::write(
-        folder.join("master-key.hex"),
-        format!("{}\n", master.to_hex().expose_secret()),
-    )
-    .unwrap();
+    fs::write(folder.join("master-key.hex"), format!("{}\n", master.to_hex().expose_secret())).unwrap();
     let text = serde_json::to_string_pretty(&expected).unwrap();
     fs::write(folder.join("expected.json"), text + "\n").unwrap();
 }
@@ -192,11 +172,7 @@ fn opened() -> (Manifest, ripcord::keys::SubKeys, StreamId) {
     let backup: BackupId = expected["backup"].as_str().unwrap().parse().unwrap();
     let bytes = fs::read(folder.join("manifest")).unwrap();
     let (manifest, keys) = manifest::decode(&bytes, lineage, backup, &ring).unwrap();
-    let id = StreamId {
-        lineage,
-        backup,
-        stream: 0,
-    };
+    let id = StreamId { lineage, backup, stream: 0 };
     (manifest, keys, id)
 }
 
@@ -206,15 +182,9 @@ fn the_frozen_manifest_says_what_it_said() {
     let expected = expected();
     assert_eq!(json!(manifest.clear.database), expected["database"]);
     assert_eq!(json!(manifest.sealed.fingerprint), expected["fingerprint"]);
-    assert_eq!(
-        manifest.sealed.inventory.fingerprint(),
-        manifest.sealed.fingerprint
-    );
+    assert_eq!(manifest.sealed.inventory.fingerprint(), manifest.sealed.fingerprint);
     assert_eq!(json!(manifest.sealed.sequences), expected["sequences"]);
-    assert_eq!(
-        json!(manifest.sealed.streams[0].sha256),
-        expected["stored_sha256"]
-    );
+    assert_eq!(json!(manifest.sealed.streams[0].sha256), expected["stored_sha256"]);
     assert_eq!(manifest.sealed.tags, ["vector"]);
 }
 
@@ -243,19 +213,12 @@ fn the_frozen_archive_is_read_by_every_reader() {
     scanner.feed(&plain).unwrap();
     let contents = scanner.finish().unwrap();
     assert_eq!(contents.blocks, index.blocks);
-    assert_eq!(
-        json!(Inventory::of(&contents.toc).fingerprint()),
-        expected["fingerprint"]
-    );
+    assert_eq!(json!(Inventory::of(&contents.toc).fingerprint()), expected["fingerprint"]);
 
     let source = Arc::new(stored);
     let random = RandomReader::new(source, id, &keys, Arc::new(index.clone())).unwrap();
     let mut rows = Vec::new();
-    for (block, expected) in index
-        .blocks
-        .iter()
-        .zip(expected["blocks"].as_array().unwrap())
-    {
+    for (block, expected) in index.blocks.iter().zip(expected["blocks"].as_array().unwrap()) {
         assert_eq!(json!(block.namespace), expected["namespace"]);
         assert_eq!(json!(block.table), expected["table"]);
         assert_eq!(json!(block.copy_statement), expected["copy_statement"]);
@@ -266,10 +229,7 @@ fn the_frozen_archive_is_read_by_every_reader() {
         if !block.large_objects {
             let range = random.range(block.start, block.end).unwrap();
             let mut text = Vec::new();
-            BlockRows::new(range, block, keys.digest_key())
-                .unwrap()
-                .read_to_end(&mut text)
-                .unwrap();
+            BlockRows::new(range, block, keys.digest_key()).unwrap().read_to_end(&mut text).unwrap();
             assert_eq!(text.len() as u64, block.data_bytes);
             let lines = text.iter().filter(|byte| **byte == b'\n').count();
             assert_eq!(lines as u64, block.digest.rows);
@@ -286,35 +246,23 @@ fn the_dump_of_the_vector_is_still_sealed_and_read() {
     let mut writer = ArchiveWriter::begin(Vec::new(), id, &keys, 3, 2).unwrap();
     writer.feed(&dump).unwrap();
     let finished = writer.finish().unwrap();
-    let blocks: Vec<Value> = finished
-        .index
-        .blocks
-        .iter()
-        .map(|block| json!(block.digest))
-        .collect();
+    let blocks: Vec<Value> = finished.index.blocks.iter().map(|block| json!(block.digest)).collect();
     let expected = expected();
     let expected = expected["blocks"].as_array().unwrap().iter();
-    assert_eq!(
-        blocks,
-        expected
-            .map(|block| block["digest"].clone())
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(blocks, expected.map(|block| block["digest"].clone()).collect::<Vec<_>>());
 }
 
 /// Runs `scripts/read-archive.py` on a backup's folder.
 fn python(folder: &Path, output: &Path) -> std::process::Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let packages = std::env::var_os("RIPCORD_TEST_PYTHONPATH")
-        .map_or_else(|| root.join("target/python"), PathBuf::from);
+    let packages =
+        std::env::var_os("RIPCORD_TEST_PYTHONPATH").map_or_else(|| root.join("target/python"), PathBuf::from);
     let python = |arguments: &[&std::ffi::OsStr]| {
         Command::new("python3")
             .env("PYTHONPATH", &packages)
             .args(arguments)
             .output()
-            .unwrap_or_else(|error| {
-                panic!("python3 (3.9 or newer) is needed for this test: {error}")
-            })
+            .unwrap_or_else(|error| panic!("python3 (3.9 or newer) is needed for this test: {error}"))
     };
     let imports = python(&["-c".as_ref(), "import cryptography, zstandard".as_ref()]);
     assert!(
@@ -339,16 +287,9 @@ fn a_reader_that_shares_no_code_reads_the_same() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("dump");
     let ran = python(&folder(), &output);
-    assert!(
-        ran.status.success(),
-        "{}",
-        String::from_utf8_lossy(&ran.stderr)
-    );
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let expected = expected();
-    assert_eq!(
-        json!(sha256(&fs::read(&output).unwrap())),
-        expected["dump_sha256"]
-    );
+    assert_eq!(json!(sha256(&fs::read(&output).unwrap())), expected["dump_sha256"]);
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(report["clear"]["database"], expected["database"]);
     assert_eq!(report["sealed"]["fingerprint"], expected["fingerprint"]);
@@ -356,12 +297,7 @@ fn a_reader_that_shares_no_code_reads_the_same() {
     let stream = &report["streams"][0];
     assert_eq!(stream["dump_sha256"], expected["dump_sha256"]);
     assert_eq!(stream["rows_checked"], true);
-    for (found, expected) in stream["blocks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip(expected["blocks"].as_array().unwrap())
-    {
+    for (found, expected) in stream["blocks"].as_array().unwrap().iter().zip(expected["blocks"].as_array().unwrap()) {
         for field in ["namespace", "table", "digest"] {
             assert_eq!(found[field], expected[field]);
         }
@@ -370,12 +306,7 @@ fn a_reader_that_shares_no_code_reads_the_same() {
 
 #[test]
 fn that_reader_refuses_a_changed_archive_too() {
-    for (object, position) in [
-        ("0.rip", 90),
-        ("0.rip", 300),
-        ("manifest", 40),
-        ("manifest", 1500),
-    ] {
+    for (object, position) in [("0.rip", 90), ("0.rip", 300), ("manifest", 40), ("manifest", 1500)] {
         let scratch = tempfile::tempdir().unwrap();
         for name in ["0.rip", "manifest"] {
             let mut bytes = fs::read(folder().join(name)).unwrap();

@@ -121,7 +121,7 @@ impl RowDigester {
     }
 
     fn extend(&mut self, part: &[u8]) {
-        let row = self.open.get_or_insert_with(|| OpenRow { hasher: self.keyed, bytes: 0, start: [0; 2] });
+        let row = self.open.get_or_insert(OpenRow { hasher: self.keyed, bytes: 0, start: [0; 2] });
         let known = usize::try_from(row.bytes).unwrap_or(usize::MAX);
         for (place, byte) in row.start.iter_mut().skip(known).zip(part) {
             *place = *byte;
@@ -214,10 +214,7 @@ mod tests {
     #[test]
     fn the_hash_of_a_row_is_frozen() {
         let (digest, _, _) = of(&[b"1\tone\n"]);
-        assert_eq!(
-            format!("{:032x}", digest.sum),
-            "4c6a1ae4cc2460b7cea677531db67fd9"
-        );
+        assert_eq!(format!("{:032x}", digest.sum), "4c6a1ae4cc2460b7cea677531db67fd9");
     }
 
     #[test]

@@ -234,12 +234,7 @@ mod tests {
         ]));
         assert_eq!(
             names(&inventory),
-            [
-                "ACL public.TABLE orders",
-                "ENCODING ENCODING",
-                "SCHEMA app",
-                "TABLE public.orders"
-            ]
+            ["ACL public.TABLE orders", "ENCODING ENCODING", "SCHEMA app", "TABLE public.orders"]
         );
     }
 
@@ -276,20 +271,14 @@ mod tests {
     #[test]
     fn objects_of_the_same_name_are_both_kept() {
         let of = |definitions: &[&str]| {
-            let entries = definitions.iter().enumerate().map(|(number, definition)| {
-                entry(10 + number as i64, "CAST", "CAST (a AS b)", definition)
-            });
+            let entries = definitions
+                .iter()
+                .enumerate()
+                .map(|(number, definition)| entry(10 + number as i64, "CAST", "CAST (a AS b)", definition));
             Inventory::of(&toc(entries.collect()))
         };
         let two = of(&["one", "two"]);
-        assert_eq!(
-            names(&two),
-            [
-                "CAST CAST (a AS b)",
-                "CAST CAST (a AS b) #2",
-                "ENCODING ENCODING"
-            ]
-        );
+        assert_eq!(names(&two), ["CAST CAST (a AS b)", "CAST CAST (a AS b) #2", "ENCODING ENCODING"]);
         assert_eq!(two, of(&["two", "one"]));
         assert_ne!(two.fingerprint(), of(&["two", "two"]).fingerprint());
         assert_eq!(two.compare(&of(&["one"])).removed.len(), 1);
@@ -303,37 +292,17 @@ mod tests {
             entry
         };
         let values = sequence_values(&toc(vec![
-            set(
-                10,
-                "public",
-                "a",
-                "SELECT pg_catalog.setval('public.a', 42, true);\n\n",
-            ),
-            set(
-                11,
-                "public",
-                "My \"Seq\"",
-                "SELECT pg_catalog.setval('public.\"My \"\"Seq\"\"\"', 1, false);\n",
-            ),
+            set(10, "public", "a", "SELECT pg_catalog.setval('public.a', 42, true);\n\n"),
+            set(11, "public", "My \"Seq\"", "SELECT pg_catalog.setval('public.\"My \"\"Seq\"\"\"', 1, false);\n"),
             set(
                 12,
                 "it's",
                 "x', 9, true);",
                 "SELECT pg_catalog.setval('\"it''s\".\"x'', 9, true);\"', -9223372036854775808, true);\n",
             ),
-            set(
-                13,
-                "public",
-                "e",
-                "SELECT pg_catalog.setval(E'public.\"\\\\\"', 5, true);\n",
-            ),
+            set(13, "public", "e", "SELECT pg_catalog.setval(E'public.\"\\\\\"', 5, true);\n"),
             set(14, "public", "odd", "SELECT 1;"),
-            entry(
-                15,
-                "TABLE",
-                "SELECT pg_catalog.setval('public.b', 42, true);",
-                "",
-            ),
+            entry(15, "TABLE", "SELECT pg_catalog.setval('public.b', 42, true);", ""),
         ]));
         let expected = [
             ("it's.x', 9, true);", (i64::MIN, true)),
@@ -341,10 +310,7 @@ mod tests {
             ("public.a", (42, true)),
             ("public.e", (5, true)),
         ];
-        let found: Vec<_> = values
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value))
-            .collect();
+        let found: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         assert_eq!(found, expected);
     }
 }

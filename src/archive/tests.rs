@@ -22,11 +22,7 @@ struct Made {
 }
 
 fn id(stream: u32) -> StreamId {
-    StreamId {
-        lineage: Lineage::new(),
-        backup: BackupId::new(),
-        stream,
-    }
+    StreamId { lineage: Lineage::new(), backup: BackupId::new(), stream }
 }
 
 fn small_dump() -> Vec<u8> {
@@ -40,9 +36,7 @@ fn small_dump() -> Vec<u8> {
 /// A dump of exactly `bytes` bytes.
 fn dump_of(bytes: usize) -> Vec<u8> {
     let of = |filler: usize| {
-        let rows: Vec<String> = (0..filler / 1000)
-            .map(|row| format!("{row:08}\t{}", "x".repeat(986)))
-            .collect();
+        let rows: Vec<String> = (0..filler / 1000).map(|row| format!("{row:08}\t{}", "x".repeat(986))).collect();
         let rest = "y".repeat(filler % 1000);
         let mut rows: Vec<&str> = rows.iter().map(String::as_str).collect();
         rows.push(&rest);
@@ -72,13 +66,7 @@ fn seal(dump: &[u8], id: StreamId, keys: &SubKeys) -> Made {
     let finished = writer.finish().unwrap();
     assert_eq!(finished.stored_bytes, finished.sink.len() as u64);
     assert_eq!(finished.contents.raw_bytes, dump.len() as u64);
-    Made {
-        id,
-        keys: keys.clone(),
-        dump: dump.to_vec(),
-        stored: finished.sink,
-        index: finished.index,
-    }
+    Made { id, keys: keys.clone(), dump: dump.to_vec(), stored: finished.sink, index: finished.index }
 }
 
 fn make(bytes: usize) -> Made {
@@ -88,9 +76,7 @@ fn make(bytes: usize) -> Made {
 fn read(stored: &[u8], id: StreamId, keys: &SubKeys) -> Result<(Vec<u8>, Index), ArchiveError> {
     let mut reader = ArchiveReader::open(stored, id, keys)?;
     let mut plain = Vec::new();
-    reader
-        .read_to_end(&mut plain)
-        .map_err(ArchiveError::from_io)?;
+    reader.read_to_end(&mut plain).map_err(ArchiveError::from_io)?;
     Ok((plain, reader.finish()?))
 }
 
@@ -103,10 +89,7 @@ fn read_ranges(stored: &[u8], made: &Made) -> Result<Vec<u8>, ArchiveError> {
     let index = Arc::new(made.index.clone());
     let reader = RandomReader::new(source, made.id, &made.keys, index)?;
     let mut plain = Vec::new();
-    reader
-        .range(0, made.index.raw_bytes)?
-        .read_to_end(&mut plain)
-        .map_err(ArchiveError::from_io)?;
+    reader.range(0, made.index.raw_bytes)?.read_to_end(&mut plain).map_err(ArchiveError::from_io)?;
     Ok(plain)
 }
 
@@ -137,14 +120,8 @@ fn what_was_fed_is_read_back_by_every_reader() {
         assert_eq!(index, made.index);
         assert!(read_ranges(&made.stored, &made).unwrap() == made.dump);
         let mut told = Vec::new();
-        let hash = verify(
-            made.stored.as_slice(),
-            made.id,
-            &made.keys,
-            &made.index,
-            &mut |bytes| told.push(bytes),
-        )
-        .unwrap();
+        let hash =
+            verify(made.stored.as_slice(), made.id, &made.keys, &made.index, &mut |bytes| told.push(bytes)).unwrap();
         assert_eq!(told.last(), Some(&(made.dump.len() as u64)));
         assert!(told.is_sorted());
         use sha2::Digest as _;
@@ -154,12 +131,7 @@ fn what_was_fed_is_read_back_by_every_reader() {
 
 #[test]
 fn a_full_last_frame_is_the_last_one() {
-    for (bytes, frames) in [
-        (FRAME_BYTES - 1, 1),
-        (FRAME_BYTES, 1),
-        (FRAME_BYTES + 1, 2),
-        (2 * FRAME_BYTES, 2),
-    ] {
+    for (bytes, frames) in [(FRAME_BYTES - 1, 1), (FRAME_BYTES, 1), (FRAME_BYTES + 1, 2), (2 * FRAME_BYTES, 2)] {
         let made = make(bytes);
         assert_eq!(made.index.frames.len(), frames);
         assert!(read(&made.stored, made.id, &made.keys).unwrap().0 == made.dump);
@@ -206,16 +178,8 @@ fn ranges_open_only_the_frames_that_they_touch() {
         let expected: u32 = made.index.frames[frames].iter().sum();
         assert_eq!(source.1.load(Ordering::Relaxed), expected as usize);
     }
-    for (start, end) in [
-        (0, end + 1),
-        (end + 1, end + 1),
-        (5, 4),
-        (u64::MAX, u64::MAX),
-    ] {
-        assert!(matches!(
-            reader.range(start, end),
-            Err(ArchiveError::OutOfRange { .. })
-        ));
+    for (start, end) in [(0, end + 1), (end + 1, end + 1), (5, 4), (u64::MAX, u64::MAX)] {
+        assert!(matches!(reader.range(start, end), Err(ArchiveError::OutOfRange { .. })));
     }
 }
 
@@ -241,10 +205,7 @@ fn a_writer_that_is_dropped_leaves_no_last_frame() {
         } else {
             drop(writer);
         }
-        Arc::into_inner(kept.0)
-            .expect("the sink is closed")
-            .into_inner()
-            .unwrap()
+        Arc::into_inner(kept.0).expect("the sink is closed").into_inner().unwrap()
     };
     for feed in [0, 100, FRAME_BYTES, 3 * FRAME_BYTES + 5, made.dump.len()] {
         for finish in [false, true] {
@@ -252,16 +213,7 @@ fn a_writer_that_is_dropped_leaves_no_last_frame() {
                 continue;
             }
             let refused = refusal(&without(feed, finish), &made);
-            assert!(
-                matches!(
-                    refused,
-                    ArchiveError::EndsBetweenFrames {
-                        section: "data",
-                        ..
-                    }
-                ),
-                "{refused}"
-            );
+            assert!(matches!(refused, ArchiveError::EndsBetweenFrames { section: "data", .. }), "{refused}");
         }
     }
 }
@@ -280,29 +232,16 @@ fn errors_of_the_sink_surface() {
             }
         }
         fn flush(&mut self) -> io::Result<()> {
-            Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "no space at the end",
-            ))
+            Err(io::Error::new(io::ErrorKind::StorageFull, "no space at the end"))
         }
     }
     let made = make(20 * FRAME_BYTES);
-    for room in [
-        0,
-        HEADER_BYTES,
-        1000,
-        made.stored.len() / 2,
-        made.stored.len() - 1,
-        made.stored.len() + 99,
-    ] {
+    for room in [0, HEADER_BYTES, 1000, made.stored.len() / 2, made.stored.len() - 1, made.stored.len() + 99] {
         let run = || -> Result<(), ArchiveError> {
             let mut writer = ArchiveWriter::begin(Full(room), made.id, &made.keys, 3, 2)?;
             for part in made.dump.chunks(300_000) {
                 if let Err(error) = writer.feed(part) {
-                    assert!(matches!(
-                        writer.feed(part),
-                        Err(ArchiveError::AlreadyFailed)
-                    ));
+                    assert!(matches!(writer.feed(part), Err(ArchiveError::AlreadyFailed)));
                     assert!(writer.finish().is_err());
                     return Err(error);
                 }
@@ -354,9 +293,7 @@ fn an_error_stays_an_error() {
     assert!(reader.finish().is_err());
     let index = Arc::new(made.index.clone());
     let random = RandomReader::new(Arc::new(flipped), made.id, &made.keys, index).unwrap();
-    let mut range = random
-        .range(FRAME_BYTES as u64 + 7, made.index.raw_bytes)
-        .unwrap();
+    let mut range = random.range(FRAME_BYTES as u64 + 7, made.index.raw_bytes).unwrap();
     assert!(range.read(&mut [0; 10]).is_err());
     assert!(range.read(&mut [0; 10]).is_err());
 }
@@ -365,10 +302,7 @@ fn an_error_stays_an_error() {
 fn archive_errors_travel_through_io_errors() {
     let error = ArchiveError::TrailingBytes.into_io();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    assert!(matches!(
-        ArchiveError::from_io(error),
-        ArchiveError::TrailingBytes
-    ));
+    assert!(matches!(ArchiveError::from_io(error), ArchiveError::TrailingBytes));
     let plain = io::Error::other("disk");
     assert!(matches!(ArchiveError::from_io(plain), ArchiveError::Io(_)));
 }

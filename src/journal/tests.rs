@@ -25,7 +25,7 @@ fn closed() -> Step {
 }
 
 fn up(version: &str) -> Step {
-    Step::UpDone { version: version.to_owned(), name: "orders".to_owned() }
+    Step::UpDone { version: version.to_owned(), name: "orders".to_owned(), touched: None }
 }
 
 struct Run {
@@ -84,7 +84,7 @@ impl Run {
 fn what_was_recorded_is_what_is_resumed() {
     let run = Run::empty();
     let mut journal = run.begin();
-    journal.record(Step::FenceBegan).unwrap();
+    journal.record(Step::FenceBegan { previous: None }).unwrap();
     let mut journal = run.resume().unwrap();
     assert!(!journal.is_closed());
     journal.record(up("1")).unwrap();
@@ -93,7 +93,7 @@ fn what_was_recorded_is_what_is_resumed() {
     let again = run.resume().unwrap();
     assert!(again.is_closed());
     let steps: Vec<_> = again.entries().iter().map(|entry| &entry.step).collect();
-    assert_eq!(steps, [&opened(), &Step::FenceBegan, &up("1"), &closed()]);
+    assert_eq!(steps, [&opened(), &Step::FenceBegan { previous: None }, &up("1"), &closed()]);
     for (entry, expected) in again.entries().iter().zip(journal.entries()) {
         assert_eq!((entry.sequence, entry.at), (expected.sequence, expected.at));
     }

@@ -58,14 +58,7 @@ fn make() -> Made {
     let (data_key, master) = (DataKey::generate(), MasterKey::generate());
     let wraps = [master.wrap(clear.backup, &data_key)];
     let bytes = encode(&clear, &wraps, &sealed, &data_key.subkeys()).unwrap();
-    Made {
-        ring: KeyRing::new(vec![master.clone()]).unwrap(),
-        clear,
-        sealed,
-        data_key,
-        master,
-        bytes,
-    }
+    Made { ring: KeyRing::new(vec![master.clone()]).unwrap(), clear, sealed, data_key, master, bytes }
 }
 
 fn open(made: &Made, bytes: &[u8]) -> Result<Manifest> {
@@ -91,15 +84,9 @@ fn forge(made: &Made, clear_json: &[u8], clear: &Clear, sealed: &Sealed) -> Vec<
 fn a_manifest_survives_its_bytes() {
     let made = make();
     let manifest = open(&made, &made.bytes).unwrap();
-    assert_eq!(
-        (&manifest.clear, &manifest.sealed),
-        (&made.clear, &made.sealed)
-    );
+    assert_eq!((&manifest.clear, &manifest.sealed), (&made.clear, &made.sealed));
     let unverified = decode_clear(&made.bytes).unwrap();
-    assert_eq!(
-        (unverified.clear, unverified.wraps),
-        (manifest.clear, manifest.wraps)
-    );
+    assert_eq!((unverified.clear, unverified.wraps), (manifest.clear, manifest.wraps));
     let text = String::from_utf8_lossy(&made.bytes);
     assert!(text.contains("shop") && !text.contains("secret"));
 }
@@ -107,9 +94,7 @@ fn a_manifest_survives_its_bytes() {
 #[test]
 fn a_manifest_of_many_frames_survives() {
     let mut made = make();
-    made.sealed.before = (0..200_000)
-        .map(|number| format!("{number} a migration"))
-        .collect();
+    made.sealed.before = (0..200_000).map(|number| format!("{number} a migration")).collect();
     let subkeys = made.data_key.subkeys();
     let wraps = [made.master.wrap(made.clear.backup, &made.data_key)];
     let bytes = encode(&made.clear, &wraps, &made.sealed, &subkeys).unwrap();
@@ -146,10 +131,7 @@ fn every_truncation_and_anything_added_is_found() {
     }
     let added = [&made.bytes[..], b"x"].concat();
     let refused = refusal(&made, &added);
-    assert!(
-        refused.message().contains("something follows the end"),
-        "{refused}"
-    );
+    assert!(refused.message().contains("something follows the end"), "{refused}");
 }
 
 #[test]
@@ -162,33 +144,17 @@ fn lengths_are_claims() {
         assert!(decode_clear(&forged).is_err());
     }
     assert!(decode_clear(b"").is_err());
-    assert!(
-        decode_clear(b"ripcord\nwhatever")
-            .unwrap_err()
-            .message()
-            .contains("not a ripcord manifest")
-    );
+    assert!(decode_clear(b"ripcord\nwhatever").unwrap_err().message().contains("not a ripcord manifest"));
 }
 
 #[test]
 fn a_manifest_at_the_place_of_another_is_named_with_both() {
     let (made, other) = (make(), make());
     let (ours, theirs) = (made.clear.backup, other.clear.backup);
-    let refused = decode(&made.bytes, made.clear.lineage, theirs, &made.ring)
-        .err()
-        .unwrap();
-    assert_eq!(
-        refused.message(),
-        format!("the manifest of backup `{ours}` stands at the place of backup `{theirs}`")
-    );
-    let refused = decode(&made.bytes, other.clear.lineage, ours, &made.ring)
-        .err()
-        .unwrap();
-    for part in [
-        ours.to_string(),
-        made.clear.lineage.to_string(),
-        other.clear.lineage.to_string(),
-    ] {
+    let refused = decode(&made.bytes, made.clear.lineage, theirs, &made.ring).err().unwrap();
+    assert_eq!(refused.message(), format!("the manifest of backup `{ours}` stands at the place of backup `{theirs}`"));
+    let refused = decode(&made.bytes, other.clear.lineage, ours, &made.ring).err().unwrap();
+    for part in [ours.to_string(), made.clear.lineage.to_string(), other.clear.lineage.to_string()] {
         assert!(refused.message().contains(&part), "{refused}");
     }
 }
@@ -205,10 +171,7 @@ fn a_clear_part_that_was_rewritten_does_not_authenticate() {
     forged[16..16 + changed.len()].copy_from_slice(&changed);
     let refused = refusal(&made, &forged);
     assert!(refused.one_line().contains("not authentic"), "{refused}");
-    assert!(
-        refused.message().contains(&made.clear.backup.to_string()),
-        "{refused}"
-    );
+    assert!(refused.message().contains(&made.clear.backup.to_string()), "{refused}");
     assert_eq!(decode_clear(&forged).unwrap().clear.database, "prod");
 }
 
@@ -218,31 +181,16 @@ fn parts_that_disagree_are_named_with_both() {
     let (_, other) = parts();
     type Change = fn(&mut Sealed, &Sealed);
     let changes: [(Change, String, String); 3] = [
-        (
-            |sealed, other| sealed.backup = other.backup,
-            made.clear.backup.to_string(),
-            other.backup.to_string(),
-        ),
-        (
-            |sealed, other| sealed.lineage = other.lineage,
-            made.clear.lineage.to_string(),
-            other.lineage.to_string(),
-        ),
-        (
-            |sealed, _| sealed.created_at = Time::UNIX_EPOCH,
-            "created at".to_owned(),
-            "1970-01-01T00:00:00Z".to_owned(),
-        ),
+        (|sealed, other| sealed.backup = other.backup, made.clear.backup.to_string(), other.backup.to_string()),
+        (|sealed, other| sealed.lineage = other.lineage, made.clear.lineage.to_string(), other.lineage.to_string()),
+        (|sealed, _| sealed.created_at = Time::UNIX_EPOCH, "created at".to_owned(), "1970-01-01T00:00:00Z".to_owned()),
     ];
     for (change, ours, theirs) in changes {
         let mut sealed = made.sealed.clone();
         change(&mut sealed, &other);
         let clear_json = serde_json::to_vec(&made.clear).unwrap();
         let refused = refusal(&made, &forge(&made, &clear_json, &made.clear, &sealed));
-        assert!(
-            refused.message().contains(&ours) && refused.message().contains(&theirs),
-            "{refused}"
-        );
+        assert!(refused.message().contains(&ours) && refused.message().contains(&theirs), "{refused}");
         encode(&made.clear, &[], &sealed, &made.data_key.subkeys()).expect_err("it was written");
     }
 }
@@ -253,12 +201,7 @@ fn other_formats_and_kinds_are_told_from_damage() {
     let mut newer = made.bytes.clone();
     newer[8] = 2;
     for refused in [refusal(&made, &newer), decode_clear(&newer).unwrap_err()] {
-        assert!(
-            refused
-                .message()
-                .contains("format 2, which a newer ripcord wrote"),
-            "{refused}"
-        );
+        assert!(refused.message().contains("format 2, which a newer ripcord wrote"), "{refused}");
     }
     let backup = made.clear.backup;
     for (head, expected) in [
@@ -267,12 +210,7 @@ fn other_formats_and_kinds_are_told_from_damage() {
         (json!({"format": 1, "kind": "dump"}), "not readable"),
         (json!([]), "not readable"),
     ] {
-        let bytes = forge(
-            &made,
-            head.to_string().as_bytes(),
-            &made.clear,
-            &made.sealed,
-        );
+        let bytes = forge(&made, head.to_string().as_bytes(), &made.clear, &made.sealed);
         let refused = refusal(&made, &bytes);
         assert!(refused.message().contains(expected), "{refused}");
         assert!(refused.message().contains(&backup.to_string()), "{refused}");
@@ -307,28 +245,18 @@ fn sealed_parts_are_not_exchanged_between_backups() {
     spliced.truncate(made.bytes.len() - Parts::of("it", &made.bytes).unwrap().frames.len() - 32);
     spliced.extend_from_slice(&theirs.salt);
     spliced.extend_from_slice(theirs.frames);
-    assert!(
-        refusal(&made, &spliced)
-            .one_line()
-            .contains("not authentic")
-    );
+    assert!(refusal(&made, &spliced).one_line().contains("not authentic"));
     let mut kept_salt = made.bytes.clone();
     kept_salt.truncate(made.bytes.len() - Parts::of("it", &made.bytes).unwrap().frames.len());
     kept_salt.extend_from_slice(theirs.frames);
-    assert!(
-        refusal(&made, &kept_salt)
-            .one_line()
-            .contains("belongs to another stream")
-    );
+    assert!(refusal(&made, &kept_salt).one_line().contains("belongs to another stream"));
 }
 
 #[test]
 fn a_missing_key_names_the_backup() {
     let made = make();
     let ring = KeyRing::new(vec![MasterKey::generate()]).unwrap();
-    let refused = decode(&made.bytes, made.clear.lineage, made.clear.backup, &ring)
-        .err()
-        .unwrap();
+    let refused = decode(&made.bytes, made.clear.lineage, made.clear.backup, &ring).err().unwrap();
     assert!(refused.message().contains(&made.clear.backup.to_string()));
     assert!(refused.hint_text().unwrap().contains(&made.master.id().0));
 }

@@ -228,36 +228,18 @@ mod tests {
             ("create table p partition of t for values in (1);", "drop table p;"),
             ("begin; create table t (a int); commit;", "drop table t;"),
             ("creat table t;", "drop table t;"),
-            (
-                "alter table t add if not exists a int;",
-                "alter table t drop a;",
-            ),
+            ("alter table t add if not exists a int;", "alter table t drop a;"),
             ("create view t as select 1;", "drop table t;"),
-            (
-                "create table t (a int); alter table t rename to u;",
-                "drop table t;",
-            ),
-            (
-                "create table t (a int); alter table t set schema s;",
-                "drop table t;",
-            ),
+            ("create table t (a int); alter table t rename to u;", "drop table t;"),
+            ("create table t (a int); alter table t set schema s;", "drop table t;"),
             ("explain analyze select f();", ""),
             ("with x as (delete from t returning *) select * from x;", ""),
-            (
-                "create table u as with x as (delete from t returning *) select * from x;",
-                "drop table u;",
-            ),
-            (
-                "create schema s create table t (a int);",
-                "drop schema s cascade;",
-            ),
+            ("create table u as with x as (delete from t returning *) select * from x;", "drop table u;"),
+            ("create schema s create table t (a int);", "drop schema s cascade;"),
             ("alter table t disable trigger all;", ""),
             ("select set_config('search_path', 's', false);", ""),
             ("select pg_catalog.setval('s', 1);", ""),
-            (
-                "create table t (a int); create table t2 (a int) inherits (t);",
-                "drop table t2; drop table t;",
-            ),
+            ("create table t (a int); create table t2 (a int) inherits (t);", "drop table t2; drop table t;"),
             ("", "create table t (a int);"),
             ("", "drop index i;"),
         ] {

@@ -12,13 +12,14 @@ pub fn destroyed_tables(statement: &str) -> Vec<String> {
     let mut tables = Vec::new();
     for at in 0..tokens.len() {
         let begins = at == 0 || matches!(tokens[at - 1].kind, Kind::Open);
-        let list = if words.are(at, &["drop", "table"]) && begins {
+        let list = if begins && words.are(at, &["drop", "table"]) {
             Some((at + 2, true))
-        } else if words.are(at, &["truncate"]) && begins {
+        } else if begins && words.are(at, &["truncate"]) {
             Some((at + 1, true))
-        } else if words.are(at, &["alter", "table"]) && begins {
-            Some((at + 2, false))
-        } else if words.are(at, &["delete", "from"]) || words.are(at, &["merge", "into"]) {
+        } else if (begins && words.are(at, &["alter", "table"]))
+            || words.are(at, &["delete", "from"])
+            || words.are(at, &["merge", "into"])
+        {
             Some((at + 2, false))
         } else if words.are(at, &["update"]) && !words.follows(at, &["for", "do", "on", "no", "key", "then"]) {
             Some((at + 1, false))
@@ -45,7 +46,10 @@ impl Words<'_> {
     }
 
     fn are(&self, at: usize, wanted: &[&str]) -> bool {
-        wanted.iter().enumerate().all(|(step, word)| self.word(at + step).is_some_and(|found| found.eq_ignore_ascii_case(word)))
+        wanted
+            .iter()
+            .enumerate()
+            .all(|(step, word)| self.word(at + step).is_some_and(|found| found.eq_ignore_ascii_case(word)))
     }
 
     fn follows(&self, at: usize, before: &[&str]) -> bool {

@@ -54,10 +54,7 @@ const WIDEST_GAP: u64 = 20;
 pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for migration in migrations {
-        let mut found = Found {
-            migration,
-            findings: &mut findings,
-        };
+        let mut found = Found { migration, findings: &mut findings };
         found.content();
         found.syntax(&migration.up);
         found.transactions(&migration.up);
@@ -75,10 +72,7 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
 
 /// [`lint`], and the files that no layout knows (`file-name`).
 pub fn lint_folder(folder: &Folder, protected: bool) -> Vec<Finding> {
-    let misnamed = folder
-        .skipped
-        .iter()
-        .filter(|(path, _)| folder.misnamed.contains(path));
+    let misnamed = folder.skipped.iter().filter(|(path, _)| folder.misnamed.contains(path));
     let misnamed = misnamed.map(|(path, why)| Finding {
         rule: "file-name",
         severity: Severity::Error,
@@ -129,19 +123,13 @@ impl Found<'_> {
         if migration.up.is_empty() {
             if !self.allows("empty-file") {
                 let message = "there is no statement in it".to_owned();
-                self.add(
-                    "empty-file",
-                    Severity::Warning,
-                    message,
-                    "write its UP, or remove the file",
-                );
+                self.add("empty-file", Severity::Warning, message, "write its UP, or remove the file");
             }
         } else if migration.down.is_none() && !self.allows("missing-down") {
             self.add(
                 "missing-down",
                 Severity::Warning,
-                "it has no DOWN: a failed run can only be undone by restoring the backup"
-                    .to_owned(),
+                "it has no DOWN: a failed run can only be undone by restoring the backup".to_owned(),
                 "add what undoes it",
             );
         }
@@ -150,18 +138,11 @@ impl Found<'_> {
     fn syntax(&mut self, script: &Script) {
         for statement in &script.statements {
             if let Some(problem) = problem(script, statement) {
-                let message = format!(
-                    "{} in `{}`",
-                    problem.message,
-                    opening(script.text(statement))
-                );
+                let message = format!("{} in `{}`", problem.message, opening(script.text(statement)));
                 let (severity, help) = if self.allows("syntax") {
                     (Severity::Note, "")
                 } else {
-                    (
-                        Severity::Error,
-                        "if the server takes it all the same: -- ripcord: allow syntax REASON",
-                    )
+                    (Severity::Error, "if the server takes it all the same: -- ripcord: allow syntax REASON")
                 };
                 self.add("syntax", severity, message, help);
                 self.at(script, statement.start + problem.start);
@@ -189,11 +170,7 @@ impl Found<'_> {
 
     fn destruction(&mut self, protected: bool) {
         let migration = self.migration;
-        let severity = if protected {
-            Severity::Error
-        } else {
-            Severity::Warning
-        };
+        let severity = if protected { Severity::Error } else { Severity::Warning };
         for statement in &migration.up.statements {
             let Some(what) = &statement.effect.destroys_data else {
                 continue;
@@ -231,19 +208,13 @@ impl Found<'_> {
 
 /// What the parser says against a statement: its first complaint, since those after it follow from it.
 fn problem(script: &Script, statement: &Statement) -> Option<SyntaxProblem> {
-    with_tree(script.text(statement), |_, problems| {
-        problems.first().cloned()
-    })
-    .flatten()
+    with_tree(script.text(statement), |_, problems| problems.first().cloned()).flatten()
 }
 
 fn duplicates(migrations: &[Migration], findings: &mut Vec<Finding>) {
     let mut by_version: BTreeMap<&Version, Vec<&Migration>> = BTreeMap::new();
     for migration in migrations {
-        by_version
-            .entry(&migration.version)
-            .or_default()
-            .push(migration);
+        by_version.entry(&migration.version).or_default().push(migration);
     }
     for (version, files) in by_version {
         let Some((first, others)) = files.split_first() else {
@@ -264,10 +235,8 @@ fn duplicates(migrations: &[Migration], findings: &mut Vec<Finding>) {
 }
 
 fn gaps(migrations: &[Migration], findings: &mut Vec<Finding>) {
-    let mut numbered: Vec<(u64, &Migration)> = migrations
-        .iter()
-        .filter_map(|migration| Some((migration.version.as_str().parse().ok()?, migration)))
-        .collect();
+    let mut numbered: Vec<(u64, &Migration)> =
+        migrations.iter().filter_map(|migration| Some((migration.version.as_str().parse().ok()?, migration))).collect();
     numbered.sort_by_key(|(number, _)| *number);
     for pair in numbered.windows(2) {
         let [(before, _), (number, migration)] = pair else {

@@ -30,22 +30,13 @@ pub struct NewMigration {
 /// The number has the width of those that are there, and is a timestamp or a date where theirs are.
 /// Nothing that exists is overwritten. An empty or missing folder begins with `001_name.sql` and
 /// `-- UP` / `-- DOWN` markers.
-pub fn create(
-    folder: &Path,
-    layout: Option<&str>,
-    new: &NewMigration,
-    now: Time,
-) -> Result<Vec<PathBuf>> {
+pub fn create(folder: &Path, layout: Option<&str>, new: &NewMigration, now: Time) -> Result<Vec<PathBuf>> {
     let name = snake_case(&new.name);
     if name.is_empty() {
-        return Err(Error::usage(format!(
-            "`{}` has no letter or digit to make a file name of",
-            new.name
-        )));
+        return Err(Error::usage(format!("`{}` has no letter or digit to make a file name of", new.name)));
     }
-    std::fs::create_dir_all(folder).map_err(|cause| {
-        Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause)
-    })?;
+    std::fs::create_dir_all(folder)
+        .map_err(|cause| Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause))?;
     // Read by name and content, but not cut into statements: one broken file must not stop the next.
     let there = Existing::look(folder, layout)?;
     let stem = format!("{}_{name}", there.next_version(now)?);
@@ -55,10 +46,7 @@ pub fn create(
 
     let files = match there.form {
         Form::Metadata => {
-            let text = format!(
-                "{}\n-- UP\n{up}\n\n-- DOWN\n{down}\n",
-                metadata(new, &description)
-            );
+            let text = format!("{}\n-- UP\n{up}\n\n-- DOWN\n{down}\n", metadata(new, &description));
             vec![(format!("{stem}.sql"), text)]
         }
         Form::Markers => {
@@ -78,25 +66,16 @@ pub fn create(
         Form::Pair { marked } => {
             let middle = if marked { ".up" } else { "" };
             vec![
-                (
-                    format!("{stem}{middle}.sql"),
-                    format!("-- {description}\n\n{up}\n"),
-                ),
+                (format!("{stem}{middle}.sql"), format!("-- {description}\n\n{up}\n")),
                 (format!("{stem}.down.sql"), format!("{down}\n")),
             ]
         }
         Form::Plain => {
-            let text = format!(
-                "-- {description}\n-- Author: {}\n\n{up}\n",
-                one_line(&new.author)
-            );
+            let text = format!("-- {description}\n-- Author: {}\n\n{up}\n", one_line(&new.author));
             vec![(format!("{stem}.sql"), text)]
         }
     };
-    files
-        .into_iter()
-        .map(|(file, text)| write_new(&folder.join(file), &text))
-        .collect()
+    files.into_iter().map(|(file, text)| write_new(&folder.join(file), &text)).collect()
 }
 
 /// How a new file is written.
@@ -132,9 +111,7 @@ impl Existing {
             None => layout_name(&texts),
         };
         let has_downs = names.iter().any(|named| named.side == Side::Down);
-        let marked = names
-            .iter()
-            .any(|named| named.side == (Side::Up { marked: true }));
+        let marked = names.iter().any(|named| named.side == (Side::Up { marked: true }));
         let form = match layout {
             "metadata" if has_metadata || names.is_empty() => Form::Metadata,
             "metadata" | "markers" => Form::Markers,
@@ -148,10 +125,7 @@ impl Existing {
 
     /// In the style of the file that sorts last.
     fn next_version(&self, now: Time) -> Result<String> {
-        let last = self
-            .names
-            .iter()
-            .max_by_key(|named| super::Version(named.version.clone()));
+        let last = self.names.iter().max_by_key(|named| super::Version(named.version.clone()));
         Ok(match last.map(|named| (named.style, named.version.len())) {
             // Without an example, the template's own style: numbers, or timestamps with banners.
             None if self.form == Form::Banners => now.format("%Y%m%d%H%M%S").to_string(),
@@ -162,19 +136,13 @@ impl Existing {
             Some((Style::Timestamp, _)) => now.format("%Y%m%d%H%M%S").to_string(),
             Some(_) => {
                 let whole = |named: &Named| named.version.split('.').next()?.parse::<u64>().ok();
-                let numbers = || {
-                    self.names
-                        .iter()
-                        .filter(|named| named.style == Style::Number)
-                };
+                let numbers = || self.names.iter().filter(|named| named.style == Style::Number);
                 let highest = numbers().filter_map(whole).max().unwrap_or_default();
-                let next = highest.checked_add(1).ok_or_else(|| {
-                    Error::failed(format!("there is no number after `{highest}`"))
-                })?;
-                let width = numbers()
-                    .map(|named| named.version.split('.').next().map_or(0, str::len))
-                    .max()
-                    .unwrap_or(3);
+                let next = highest
+                    .checked_add(1)
+                    .ok_or_else(|| Error::failed(format!("there is no number after `{highest}`")))?;
+                let width =
+                    numbers().map(|named| named.version.split('.').next().map_or(0, str::len)).max().unwrap_or(3);
                 format!("{next:0width$}")
             }
         })
@@ -188,16 +156,10 @@ fn metadata(new: &NewMigration, description: &str) -> String {
         ("breakingChange", serde_json::json!(new.breaking)),
         ("estimatedDuration", serde_json::json!(1000)),
         ("dataVolume", serde_json::json!("small")),
-        (
-            "risk",
-            serde_json::json!(if new.breaking { "high" } else { "low" }),
-        ),
+        ("risk", serde_json::json!(if new.breaking { "high" } else { "low" })),
         ("tags", serde_json::json!([new.kind])),
     ];
-    let lines: Vec<String> = entries
-        .iter()
-        .map(|(key, value)| format!("--   \"{key}\": {value}"))
-        .collect();
+    let lines: Vec<String> = entries.iter().map(|(key, value)| format!("--   \"{key}\": {value}")).collect();
     format!("-- @metadata {{\n{}\n-- }}\n", lines.join(",\n"))
 }
 
@@ -248,11 +210,7 @@ mod tests {
     use crate::migration::source::read;
     use chrono::TimeZone;
 
-    fn make(
-        files: &[(&str, &str)],
-        layout: Option<&str>,
-        name: &str,
-    ) -> (tempfile::TempDir, Vec<String>) {
+    fn make(files: &[(&str, &str)], layout: Option<&str>, name: &str) -> (tempfile::TempDir, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
@@ -266,10 +224,7 @@ mod tests {
         };
         let now = chrono::Utc.with_ymd_and_hms(2026, 2, 3, 4, 5, 6).unwrap();
         let paths = create(dir.path(), layout, &new, now).unwrap();
-        let names = paths
-            .iter()
-            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-            .collect();
+        let names = paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
         (dir, names)
     }
 
@@ -279,16 +234,10 @@ mod tests {
         for (files, expected) in [
             (vec![], "001_add_x.sql"),
             (vec![("0009_a.sql", markers)], "0010_add_x.sql"),
-            (
-                vec![("9_a.sql", markers), ("2_b.sql", markers)],
-                "10_add_x.sql",
-            ),
+            (vec![("9_a.sql", markers), ("2_b.sql", markers)], "10_add_x.sql"),
             (vec![("999_a.sql", markers)], "1000_add_x.sql"),
             (vec![("2.1_a.sql", markers)], "3_add_x.sql"),
-            (
-                vec![("20250101120000_a.sql", markers)],
-                "20260203040506_add_x.sql",
-            ),
+            (vec![("20250101120000_a.sql", markers)], "20260203040506_add_x.sql"),
             (vec![("20250101_a.sql", markers)], "20260203_add_x.sql"),
             (vec![("2025-01-01_a.sql", markers)], "2026-02-03_add_x.sql"),
             (vec![("001_broken.sql", "select 'x")], "002_add_x.sql"),
@@ -309,24 +258,11 @@ mod tests {
             (vec![("1_a.sql", full)], None, "metadata", 1),
             (vec![("1_a.sql", banners)], None, "banners", 1),
             (vec![("1_a.sql", plain)], None, "numbered", 1),
-            (
-                vec![("1_a.sql", plain), ("1_a.down.sql", plain)],
-                None,
-                "numbered",
-                2,
-            ),
-            (
-                vec![("1_a.up.sql", plain), ("1_a.down.sql", plain)],
-                None,
-                "numbered",
-                2,
-            ),
+            (vec![("1_a.sql", plain), ("1_a.down.sql", plain)], None, "numbered", 2),
+            (vec![("1_a.up.sql", plain), ("1_a.down.sql", plain)], None, "numbered", 2),
             (vec![("2025-01-01_a.sql", plain)], None, "plain", 1),
         ] {
-            let before = files
-                .iter()
-                .filter(|(name, _)| !name.contains("down"))
-                .count();
+            let before = files.iter().filter(|(name, _)| !name.contains("down")).count();
             let (dir, names) = make(&files, layout, "new one");
             assert_eq!(names.len(), count, "{files:?}");
             let folder = read(dir.path(), None).unwrap();
@@ -341,11 +277,7 @@ mod tests {
     #[test]
     fn metadata_survive_the_round() {
         let (dir, _) = make(&[], Some("metadata"), "x");
-        let metadata = read(dir.path(), None)
-            .unwrap()
-            .migrations
-            .remove(0)
-            .metadata;
+        let metadata = read(dir.path(), None).unwrap().migrations.remove(0).metadata;
         assert_eq!(metadata.author.as_deref(), Some("Ann B"));
         assert_eq!(metadata.description.as_deref(), Some("for \"all\" of us"));
         assert!(metadata.breaking);

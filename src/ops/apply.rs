@@ -56,14 +56,19 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
     let mut folder = read_folder(ctx)?;
     for more in &request.also {
         if ctx.settings.environment.protected {
-            return Err(Error::refused(format!("`--also {}` is for test migrations, and this environment is protected", more.display()))
-                .hint("name an unprotected environment: --env development"));
+            return Err(Error::refused(format!(
+                "`--also {}` is for test migrations, and this environment is protected",
+                more.display()
+            ))
+            .hint("name an unprotected environment: --env development"));
         }
         folder.migrations.extend(source::read(more, ctx.settings.layout.as_deref())?.migrations);
     }
     let session = ctx.connect("plan").await?;
     let applied = match control::inspect(session.client()).await? {
-        control::State::Present { .. } => control::applied(session.client()).await?.into_iter().map(applied_of).collect(),
+        control::State::Present { .. } => {
+            control::applied(session.client()).await?.into_iter().map(applied_of).collect()
+        }
         control::State::Absent => Vec::new(),
     };
     session.close().await;
@@ -169,7 +174,9 @@ fn first_non_transactional(planned: &Planned) -> String {
         .plan
         .pending
         .iter()
-        .find_map(|pending| Some(format!("`{}`: {}", pending.migration.file_name, pending.migration.up.no_transaction.as_ref()?)))
+        .find_map(|pending| {
+            Some(format!("`{}`: {}", pending.migration.file_name, pending.migration.up.no_transaction.as_ref()?))
+        })
         .unwrap_or_default()
 }
 
@@ -199,7 +206,10 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Res
     let intent = Intent {
         on_failure: request.on_failure,
         writes: request.writes,
-        migrations: migrations.iter().map(|m| (m.version.to_string(), m.file_name.clone(), m.checksum.clone())).collect(),
+        migrations: migrations
+            .iter()
+            .map(|m| (m.version.to_string(), m.file_name.clone(), m.checksum.clone()))
+            .collect(),
         backup: None,
         batch: Some(batch),
     };

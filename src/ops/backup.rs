@@ -112,13 +112,8 @@ pub async fn take(ctx: &Context, live: &Live, request: &Request) -> Result<Taken
     row.stored_bytes = i64::try_from(manifest.clear.stored_bytes).ok();
     row.digest = manifest.sealed.streams.first().map(|stream| stream.sha256.clone());
     control::put_backup(live.session.client(), &row).await?;
-    let taken = Taken {
-        id,
-        manifest: Arc::new(manifest),
-        keys: subkeys,
-        location: row.location,
-        duration: began.elapsed(),
-    };
+    let taken =
+        Taken { id, manifest: Arc::new(manifest), keys: subkeys, location: row.location, duration: began.elapsed() };
     ctx.progress.finished(
         "backup",
         format!(
@@ -178,7 +173,13 @@ async fn make(
         server_version: at.server_version,
         tool_version: live.tools.version.clone(),
         ripcord_version: TOOL_VERSION.to_owned(),
-        large_objects: stored.index.blocks.iter().filter(|block| block.large_objects).map(|block| block.digest.rows).sum(),
+        large_objects: stored
+            .index
+            .blocks
+            .iter()
+            .filter(|block| block.large_objects)
+            .map(|block| block.digest.rows)
+            .sum(),
         sequences: inventory::sequence_values(&stored.contents.toc),
         streams: vec![StreamRecord {
             number: 0,
@@ -272,7 +273,13 @@ async fn open_snapshot(ctx: &Context) -> Result<AtSnapshot> {
 }
 
 /// Streams the dump through the archive's writer into the store, and syncs it there.
-async fn dump_to_store(ctx: &Context, live: &Live, at: &AtSnapshot, stream: StreamId, keys: &SubKeys) -> Result<Stored> {
+async fn dump_to_store(
+    ctx: &Context,
+    live: &Live,
+    at: &AtSnapshot,
+    stream: StreamId,
+    keys: &SubKeys,
+) -> Result<Stored> {
     let options = DumpOptions {
         exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
         snapshot: Some(at.exported.clone()),
@@ -426,8 +433,11 @@ pub(super) fn verify_stream(
         }
     })?;
     if found != sha256 {
-        return Err(Error::verification(format!("stream {} of backup `{}` is not the one that was written", stream.stream, stream.backup))
-            .because(format!("its SHA-256 is `{found}`, the manifest says `{sha256}`")));
+        return Err(Error::verification(format!(
+            "stream {} of backup `{}` is not the one that was written",
+            stream.stream, stream.backup
+        ))
+        .because(format!("its SHA-256 is `{found}`, the manifest says `{sha256}`")));
     }
     Ok(())
 }
@@ -442,7 +452,16 @@ pub async fn verify(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<Arc
     let result = blocking(move || {
         for stream in &manifest.sealed.streams {
             let of = StreamId { lineage, backup: id, stream: stream.number };
-            verify_stream(&store, of, &keys, &stream.index, &stream.sha256, &progress, manifest.clear.raw_bytes, "verify")?;
+            verify_stream(
+                &store,
+                of,
+                &keys,
+                &stream.index,
+                &stream.sha256,
+                &progress,
+                manifest.clear.raw_bytes,
+                "verify",
+            )?;
         }
         Ok(())
     })
@@ -483,7 +502,9 @@ pub async fn verify_contents(ctx: &Context, lineage: Lineage, id: BackupId) -> R
             }
             let contents = scanner.finish()?;
             if contents.blocks != stream.index.blocks {
-                return Err(Error::verification(format!("backup `{id}` does not hold the rows that its manifest lists")));
+                return Err(Error::verification(format!(
+                    "backup `{id}` does not hold the rows that its manifest lists"
+                )));
             }
         }
         Ok(())

@@ -57,7 +57,12 @@ pub struct Build<'a> {
 
 /// Builds a database from a backup that was authenticated already, and proves it. On failure it is
 /// removed again.
-pub async fn build(ctx: &Context, tools: &Tools, maintenance: &Session, build: &Build<'_>) -> Result<(Scratch, Phases)> {
+pub async fn build(
+    ctx: &Context,
+    tools: &Tools,
+    maintenance: &Session,
+    build: &Build<'_>,
+) -> Result<(Scratch, Phases)> {
     let manifest = &build.backup.manifest;
     ctx.progress.began("load", format!("restoring backup `{}` into `{}`", build.backup.id, build.name));
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
@@ -69,7 +74,10 @@ pub async fn build(ctx: &Context, tools: &Tools, maintenance: &Session, build: &
         ctx.progress.finished("load", format!("{} rows in {} tables", total_rows(manifest), tables(manifest)));
         let began = Instant::now();
         let proof = prove(ctx, tools, build).await?;
-        Ok((Scratch { name: build.name.to_owned(), oid, proof }, Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() }))
+        Ok((
+            Scratch { name: build.name.to_owned(), oid, proof },
+            Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
+        ))
     };
     let result = tokio::select! {
         result = result => result,
@@ -124,9 +132,12 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof>
     proof.tables_compared = tables(&build.backup.manifest);
     proof.duration_ms = millis(began.elapsed());
     if !proof.holds {
-        return Err(Error::verification(format!("what was restored from backup `{}` is not what was backed up", build.backup.id))
-            .because(proof.why_not())
-            .hint(format!("ripcord restore {} --into NAME, and compare; the target was not touched", build.backup.id)));
+        return Err(Error::verification(format!(
+            "what was restored from backup `{}` is not what was backed up",
+            build.backup.id
+        ))
+        .because(proof.why_not())
+        .hint(format!("ripcord restore {} --into NAME, and compare; the target was not touched", build.backup.id)));
     }
     ctx.progress.finished("prove", format!("{} objects as they were backed up", before.inventory.items.len()));
     Ok(proof)
@@ -165,6 +176,7 @@ pub struct Swapped {
 /// Puts the scratch database in the target's place: closes the target, counts what others wrote since
 /// the backup, carries the history over, renames both in one transaction. When a write would be lost
 /// that nobody agreed to lose, the target is opened again and the error says the numbers.
+#[allow(clippy::too_many_arguments)]
 pub async fn swap_in(
     ctx: &Context,
     live: &Live,
@@ -179,12 +191,16 @@ pub async fn swap_in(
         .await?
         .map(|database| database.oid)
         .ok_or_else(|| Error::failed(format!("database `{}` is not there", ctx.target.database())))?;
-    let warnings = databases::apply_properties(live.maintenance(), &scratch.name, &backup.manifest.sealed.properties).await?;
+    let warnings =
+        databases::apply_properties(live.maintenance(), &scratch.name, &backup.manifest.sealed.properties).await?;
     for warning in warnings {
         ctx.progress.warn(warning);
     }
     let aside = swap::aside_name(ctx.target.database(), crate::clock::now());
-    ctx.progress.began("swap", format!("`{}` takes the place of `{}`, which is kept as `{aside}`", scratch.name, ctx.target.database()));
+    ctx.progress.began(
+        "swap",
+        format!("`{}` takes the place of `{}`, which is kept as `{aside}`", scratch.name, ctx.target.database()),
+    );
     journal.record(Step::SwapBegan {
         target: ctx.target.database().to_owned(),
         target_oid,
@@ -201,7 +217,10 @@ pub async fn swap_in(
         Ok(writes) => writes,
         Err(error) => {
             closed.reopen(live.maintenance()).await.map_err(|reopening| {
-                reopening.context(format!("`{}` could not be opened again", ctx.target.database())).with_kind(Kind::NotRecovered).hint("ripcord recover")
+                reopening
+                    .context(format!("`{}` could not be opened again", ctx.target.database()))
+                    .with_kind(Kind::NotRecovered)
+                    .hint("ripcord recover")
             })?;
             return Err(error);
         }
@@ -276,7 +295,8 @@ pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Resul
             counted.tables.push((table.clone(), written));
         }
         if rows.doubtful > 0 && known.is_none() {
-            let reason = format!("{} of its rows may be of transactions that were in progress at the backup", rows.doubtful);
+            let reason =
+                format!("{} of its rows may be of transactions that were in progress at the backup", rows.doubtful);
             counted.unknowable.push((table, reason));
         }
     }
@@ -287,7 +307,9 @@ pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Resul
             Some(known) => counted.tables.push((table, *known)),
             // Rows of hash partitions may be named by their root in the backup; a root has none itself.
             None if held == 0 => {}
-            None => counted.unknowable.push((table, "it is gone, and what was written to it before is gone with it".to_owned())),
+            None => counted
+                .unknowable
+                .push((table, "it is gone, and what was written to it before is gone with it".to_owned())),
         }
     }
     Ok(counted)
@@ -296,7 +318,9 @@ pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Resul
 /// Rows of a backup by the table that holds them.
 fn rows_by_table(manifest: &Manifest) -> std::collections::BTreeMap<String, u64> {
     let mut rows = std::collections::BTreeMap::new();
-    for block in manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects) {
+    for block in
+        manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects)
+    {
         *rows.entry(format!("{}.{}", block.namespace.lossy(), block.table.lossy())).or_default() += block.digest.rows;
     }
     rows
@@ -322,7 +346,12 @@ pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -
 
 /// `12 rows in public.orders, 3 rows in public.users; not knowable in public.old: …`.
 pub fn describe(counted: &Counted) -> String {
-    let mut parts: Vec<String> = counted.tables.iter().filter(|(_, rows)| *rows > 0).map(|(table, rows)| format!("{rows} rows in {table}")).collect();
+    let mut parts: Vec<String> = counted
+        .tables
+        .iter()
+        .filter(|(_, rows)| *rows > 0)
+        .map(|(table, rows)| format!("{rows} rows in {table}"))
+        .collect();
     parts.extend(counted.unknowable.iter().map(|(table, why)| format!("not knowable in {table}: {why}")));
     const MOST: usize = 6;
     if parts.len() > MOST {
@@ -359,7 +388,8 @@ pub async fn import_history(
 ) -> Result<()> {
     let applied: Vec<(String, String)> =
         backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
-    let session = Session::connect(&ctx.target.with_database(database), "history", ctx.settings.timeouts.connect).await?;
+    let session =
+        Session::connect(&ctx.target.with_database(database), "history", ctx.settings.timeouts.connect).await?;
     control::import_rows(session.client(), rows, &applied).await?;
     session.close().await;
     Ok(())

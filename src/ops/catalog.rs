@@ -55,7 +55,12 @@ pub struct Item {
 
 /// Lists a lineage's backups, newest first. `rows` is the database's history, where it can be read.
 /// `needed` are backups that unfinished runs need.
-pub async fn list(ctx: &Context, lineage: Lineage, rows: &[BackupRow], needed: &BTreeMap<BackupId, RunId>) -> Result<Vec<Item>> {
+pub async fn list(
+    ctx: &Context,
+    lineage: Lineage,
+    rows: &[BackupRow],
+    needed: &BTreeMap<BackupId, RunId>,
+) -> Result<Vec<Item>> {
     let store = ctx.store.clone();
     let in_store = blocking(move || {
         let mut items = Vec::new();
@@ -77,7 +82,7 @@ pub async fn list(ctx: &Context, lineage: Lineage, rows: &[BackupRow], needed: &
     for item in &mut list {
         item.keep_reason = reasons.get(&item.id).cloned();
     }
-    list.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+    list.sort_by_key(|item| std::cmp::Reverse((item.created_at, item.id)));
     Ok(list)
 }
 
@@ -221,7 +226,11 @@ fn purpose_of(word: &str) -> Purpose {
     }
 }
 
-fn keep_reasons<'a>(ctx: &Context, items: impl Iterator<Item = &'a Item>, needed: &BTreeMap<BackupId, RunId>) -> BTreeMap<BackupId, String> {
+fn keep_reasons<'a>(
+    ctx: &Context,
+    items: impl Iterator<Item = &'a Item>,
+    needed: &BTreeMap<BackupId, RunId>,
+) -> BTreeMap<BackupId, String> {
     retention::plan(&ctx.settings.retention, &candidates(items, needed), clock::now())
         .into_iter()
         .filter(|verdict| verdict.keep)
@@ -247,7 +256,10 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
     let found: Vec<&Item> = items.iter().filter(|item| item.id.to_string().starts_with(&wanted)).collect();
     match found.as_slice() {
         [one] => Ok(one.id),
-        [] => Err(Error::usage(format!("no backup of this database begins with `{selector}`")).hint("ripcord backup list")),
+        [] => {
+            Err(Error::usage(format!("no backup of this database begins with `{selector}`"))
+                .hint("ripcord backup list"))
+        }
         many => {
             let mut error = Error::usage(format!("{} backups begin with `{selector}`", many.len()));
             for item in many.iter().take(5) {

@@ -70,7 +70,9 @@ pub async fn verify(run: &Run<'_>, invalid_before: &[String]) -> Result<()> {
 
 /// Every SQL file of the folder must return no row.
 pub async fn run_checks(session: &Session, folder: &std::path::Path) -> Result<()> {
-    let unreadable = |error: std::io::Error| Error::failed(format!("the folder of checks `{}` cannot be read", folder.display())).because(error);
+    let unreadable = |error: std::io::Error| {
+        Error::failed(format!("the folder of checks `{}` cannot be read", folder.display())).because(error)
+    };
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .map_err(unreadable)?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
@@ -78,8 +80,11 @@ pub async fn run_checks(session: &Session, folder: &std::path::Path) -> Result<(
         .collect();
     files.sort();
     for file in files {
-        let sql = std::fs::read_to_string(&file).map_err(|error| Error::failed(format!("check `{}` cannot be read", file.display())).because(error))?;
-        let rows = checks::check_rows(session, &sql, 3).await.map_err(|error| error.context(format!("check `{}` failed", file.display())))?;
+        let sql = std::fs::read_to_string(&file)
+            .map_err(|error| Error::failed(format!("check `{}` cannot be read", file.display())).because(error))?;
+        let rows = checks::check_rows(session, &sql, 3)
+            .await
+            .map_err(|error| error.context(format!("check `{}` failed", file.display())))?;
         if !rows.is_empty() {
             return Err(Error::failed(format!("check `{}` returned rows", file.display())).because(rows.join(" | ")));
         }
@@ -94,7 +99,9 @@ pub async fn ask(session: &Session, check: &HealthCheck) -> Answer {
             let began = std::time::Instant::now();
             let answer = checks::check_rows(session, sql, 1).await;
             let (healthy, detail) = match answer {
-                Ok(rows) if rows.is_empty() || rows.first().is_some_and(|row| row == "t" || row == "true") => (true, "well".to_owned()),
+                Ok(rows) if rows.is_empty() || rows.first().is_some_and(|row| row == "t" || row == "true") => {
+                    (true, "well".to_owned())
+                }
                 Ok(rows) => (false, format!("returned {}", rows.join(" | "))),
                 Err(error) => (false, error.one_line()),
             };
@@ -109,8 +116,11 @@ pub async fn healthy_before(ctx: &Context, session: &Session) -> Result<()> {
     for check in &ctx.settings.health {
         let answer = ask(session, check).await;
         if !answer.healthy {
-            return Err(Error::failed(format!("the application is not well before the run: {} says {}", answer.subject, answer.detail))
-                .hint("mend the application first; if this migration is the cure: ripcord apply --ignore-red-health"));
+            return Err(Error::failed(format!(
+                "the application is not well before the run: {} says {}",
+                answer.subject, answer.detail
+            ))
+            .hint("mend the application first; if this migration is the cure: ripcord apply --ignore-red-health"));
         }
     }
     Ok(())
@@ -127,7 +137,10 @@ pub async fn healthy_after(run: &Run<'_>) -> Result<()> {
             () = ctx.cancelled() => return Err(super::context::stopped()),
         };
         if !answer.healthy {
-            return Err(Error::failed(format!("the application is not well after the run: {} says {}", answer.subject, answer.detail)));
+            return Err(Error::failed(format!(
+                "the application is not well after the run: {} says {}",
+                answer.subject, answer.detail
+            )));
         }
         ctx.progress.finished("health", format!("{}: {}", answer.subject, answer.detail));
     }

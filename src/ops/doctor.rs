@@ -61,7 +61,12 @@ pub async fn examine(ctx: &Context) -> Vec<Check> {
 fn push(checks: &mut Vec<Check>, name: &'static str, result: Result<String>) {
     checks.push(match result {
         Ok(detail) => Check { name, verdict: Verdict::Ok, detail, hint: None },
-        Err(error) => Check { name, verdict: Verdict::Failed, detail: error.one_line(), hint: error.hint_text().map(str::to_owned) },
+        Err(error) => Check {
+            name,
+            verdict: Verdict::Failed,
+            detail: error.one_line(),
+            hint: error.hint_text().map(str::to_owned),
+        },
     });
 }
 
@@ -86,7 +91,11 @@ async fn store(ctx: &Context, checks: &mut Vec<Check>) {
     let store = ctx.store.clone();
     let tried = blocking(move || {
         store.objects().check_writable()?;
-        let free = store.objects().free_bytes()?.map(|free| format!(", {} free", super::backup::bytes(free))).unwrap_or_default();
+        let free = store
+            .objects()
+            .free_bytes()?
+            .map(|free| format!(", {} free", super::backup::bytes(free)))
+            .unwrap_or_default();
         Ok(format!("{} can be written{free}", store.location()))
     })
     .await;
@@ -117,7 +126,11 @@ async fn server(ctx: &Context, session: &Session, checks: &mut Vec<Check>) {
         Err(error) => return push(checks, "preflight", Err(error)),
     };
     match findings.row_security.first() {
-        Some(first) => push(checks, "row security", Err(Error::failed(format!("hides rows of {first} from `{}`", ctx.target.user())))),
+        Some(first) => push(
+            checks,
+            "row security",
+            Err(Error::failed(format!("hides rows of {first} from `{}`", ctx.target.user()))),
+        ),
         None => push(checks, "row security", Ok("hides nothing from this role".to_owned())),
     }
     ladder(ctx, &findings, checks);
@@ -144,7 +157,9 @@ fn ladder(ctx: &Context, findings: &preflight::Findings, checks: &mut Vec<Check>
         warn(checks, "ladder", warning, None);
     }
     let writes = match ctx.settings.writes {
-        Writes::Refuse => "refuse: writes after the backup are counted, and an unattended restore that would lose one is not done",
+        Writes::Refuse => {
+            "refuse: writes after the backup are counted, and an unattended restore that would lose one is not done"
+        }
         Writes::Fence => "fence: others can only read while a run lasts",
         Writes::AcceptLoss => "accept-loss: a restore may give up writes after the backup; they are counted",
     };
@@ -158,7 +173,10 @@ fn ladder(ctx: &Context, findings: &preflight::Findings, checks: &mut Vec<Check>
         warn(
             checks,
             "role",
-            format!("`{}` is a superuser: code of the database's owner in a backup would run with its rights in a restore or a drill", ctx.target.user()),
+            format!(
+                "`{}` is a superuser: code of the database's owner in a backup would run with its rights in a restore or a drill",
+                ctx.target.user()
+            ),
             Some("run restores and drills as a role with CREATEDB that is a member of the owning roles"),
         );
     }
@@ -168,12 +186,23 @@ async fn drilled(ctx: &Context, checks: &mut Vec<Check>) {
     let Ok(status) = status::status(ctx).await else { return };
     match (&status.last_backup, status.last_drill) {
         (None, _) => warn(checks, "last backup", "there is none yet", Some("ripcord backup create")),
-        (Some(item), _) => push(checks, "last backup", Ok(format!("`{}` of {}", item.id, item.created_at.format("%Y-%m-%d %H:%M UTC")))),
+        (Some(item), _) => push(
+            checks,
+            "last backup",
+            Ok(format!("`{}` of {}", item.id, item.created_at.format("%Y-%m-%d %H:%M UTC"))),
+        ),
     }
     match status.last_drill {
-        None if status.last_backup.is_some() => warn(checks, "last drill", "no backup was ever really restored", Some("ripcord drill latest")),
+        None if status.last_backup.is_some() => {
+            warn(checks, "last drill", "no backup was ever really restored", Some("ripcord drill latest"))
+        }
         Some(at) if clock::now() - at > chrono::TimeDelta::days(30) => {
-            warn(checks, "last drill", format!("of {}, more than 30 days ago", at.format("%Y-%m-%d")), Some("ripcord drill latest"));
+            warn(
+                checks,
+                "last drill",
+                format!("of {}, more than 30 days ago", at.format("%Y-%m-%d")),
+                Some("ripcord drill latest"),
+            );
         }
         Some(at) => push(checks, "last drill", Ok(format!("of {}", at.format("%Y-%m-%d %H:%M UTC")))),
         None => {}

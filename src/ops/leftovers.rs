@@ -20,7 +20,8 @@ pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Res
     let mut dump = Dump::begin(&live.tools, &ctx.target, &options)?;
     let toc = blocking(move || {
         let mut bytes = Vec::new();
-        dump.read_to_end(&mut bytes).map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
+        dump.read_to_end(&mut bytes)
+            .map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
         dump.finish()?;
         Ok(Toc::parse(&bytes)?)
     })
@@ -32,13 +33,15 @@ pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Res
         if !difference.added.contains(&name) {
             continue;
         }
-        let statement = entry
-            .drop_statement
-            .as_str()
-            .ok_or_else(|| Error::failed(format!("`{name}` came after the backup, and its name is not UTF-8")).hint("drop it by hand"))?;
+        let statement = entry.drop_statement.as_str().ok_or_else(|| {
+            Error::failed(format!("`{name}` came after the backup, and its name is not UTF-8")).hint("drop it by hand")
+        })?;
         ctx.progress.note(format!("dropping {name}, which came after the backup"));
         let guarded = if_exists(statement);
-        live.session.batch(&guarded).await.map_err(|error| error.context(format!("{name} came after the backup and could not be dropped")))?;
+        live.session
+            .batch(&guarded)
+            .await
+            .map_err(|error| error.context(format!("{name} came after the backup and could not be dropped")))?;
     }
     Ok(())
 }
@@ -47,7 +50,18 @@ pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Res
 fn if_exists(statement: &str) -> String {
     let statement = statement.trim().trim_end_matches(';');
     const KINDS: [&str; 12] = [
-        "MATERIALIZED VIEW", "FOREIGN TABLE", "EVENT TRIGGER", "TABLE", "VIEW", "SEQUENCE", "INDEX", "FUNCTION", "PROCEDURE", "TYPE", "DOMAIN", "SCHEMA",
+        "MATERIALIZED VIEW",
+        "FOREIGN TABLE",
+        "EVENT TRIGGER",
+        "TABLE",
+        "VIEW",
+        "SEQUENCE",
+        "INDEX",
+        "FUNCTION",
+        "PROCEDURE",
+        "TYPE",
+        "DOMAIN",
+        "SCHEMA",
     ];
     for kind in KINDS {
         if let Some(rest) = statement.strip_prefix(&format!("DROP {kind} ")) {

@@ -28,7 +28,11 @@ pub fn limits(run: &Run<'_>, migration: &Migration) -> Limits {
 pub async fn up(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<()> {
     let version = migration.version.to_string();
     let began = Instant::now();
-    run.ctx.progress.tell(Event::MigrationBegan { version: version.clone(), name: migration.name.clone(), direction: "up" });
+    run.ctx.progress.tell(Event::MigrationBegan {
+        version: version.clone(),
+        name: migration.name.clone(),
+        direction: "up",
+    });
     let result = match &migration.up.no_transaction {
         None => up_in_transaction(run, migration, batch).await,
         Some(_) => up_by_statement(run, migration, batch).await,
@@ -41,7 +45,12 @@ pub async fn up(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<
     }
     match result {
         Ok(()) => {
-            run.ctx.progress.tell(Event::MigrationFinished { version, name: migration.name.clone(), direction: "up", duration_ms });
+            run.ctx.progress.tell(Event::MigrationFinished {
+                version,
+                name: migration.name.clone(),
+                direction: "up",
+                duration_ms,
+            });
             Ok(())
         }
         Err(error) => {
@@ -98,7 +107,10 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         }
         // The script may have changed its role or its settings; the bookkeeping is ours.
         // language=SQL
-        run.live.session.batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp").await?;
+        run.live
+            .session
+            .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
+            .await?;
         let touched = counts::touched_tables(&run.live.session).await?;
         let row = applied_row(run, migration, batch, began);
         control::record_migration(run.live.session.client(), &row).await?;
@@ -130,7 +142,11 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
             run.ctx.check_cancelled()?;
             let began = Instant::now();
             let version = migration.version.to_string();
-            run.ctx.progress.tell(Event::MigrationBegan { version: version.clone(), name: migration.name.clone(), direction: "up" });
+            run.ctx.progress.tell(Event::MigrationBegan {
+                version: version.clone(),
+                name: migration.name.clone(),
+                direction: "up",
+            });
             begin_up(run, migration, true).await?;
             count_before_destroying(run, &migration.up).await?;
             execute::run_in_transaction(&run.live.session, &migration.up, &migration.file_name, &limits).await?;
@@ -138,7 +154,12 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
             run.live.session.batch("RESET SESSION AUTHORIZATION; RESET ROLE").await?;
             control::record_migration(run.live.session.client(), &applied_row(run, migration, batch, began)).await?;
             let duration_ms = millis(began.elapsed());
-            run.ctx.progress.tell(Event::MigrationFinished { version, name: migration.name.clone(), direction: "up", duration_ms });
+            run.ctx.progress.tell(Event::MigrationFinished {
+                version,
+                name: migration.name.clone(),
+                direction: "up",
+                duration_ms,
+            });
         }
         counts::touched_tables(&run.live.session).await
     }
@@ -187,7 +208,8 @@ fn finish_up(run: &mut Run<'_>, migration: &Migration, touched: Option<Vec<Strin
 async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<()> {
     let Some(backup) = run.backup.clone() else { return Ok(()) };
     let snapshot = backup.manifest.sealed.snapshot.clone();
-    let mut names: Vec<String> = script.statements.iter().flat_map(|statement| destroyed_tables(script.text(statement))).collect();
+    let mut names: Vec<String> =
+        script.statements.iter().flat_map(|statement| destroyed_tables(script.text(statement))).collect();
     names.sort();
     names.dedup();
     for name in names {
@@ -268,7 +290,12 @@ async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -
 /// One statement of a script as a script of its own, its positions in the file kept.
 fn single_statement(script: &Script, number: usize) -> Script {
     let Some(statement) = script.statements.get(number) else {
-        return Script { sql: String::new(), first_line: script.first_line, statements: Vec::new(), no_transaction: None };
+        return Script {
+            sql: String::new(),
+            first_line: script.first_line,
+            statements: Vec::new(),
+            no_transaction: None,
+        };
     };
     // Blanks in place of what stands before keep line and column.
     let before: String = script.sql[..statement.start].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
@@ -326,9 +353,20 @@ async fn record_failure(run: &mut Run<'_>, migration: &Migration, batch: i32, du
 }
 
 /// Undoes one migration by its DOWN and records it, in one transaction where that can be.
-pub async fn down(run: &mut Run<'_>, version: &str, name: &str, script: &Script, limits: &Limits, how: &str) -> Result<()> {
+pub async fn down(
+    run: &mut Run<'_>,
+    version: &str,
+    name: &str,
+    script: &Script,
+    limits: &Limits,
+    how: &str,
+) -> Result<()> {
     let began = Instant::now();
-    run.ctx.progress.tell(Event::MigrationBegan { version: version.to_owned(), name: name.to_owned(), direction: "down" });
+    run.ctx.progress.tell(Event::MigrationBegan {
+        version: version.to_owned(),
+        name: name.to_owned(),
+        direction: "down",
+    });
     run.journal.record(Step::DownBegan { version: version.to_owned(), name: name.to_owned() })?;
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
@@ -346,7 +384,10 @@ pub async fn down(run: &mut Run<'_>, version: &str, name: &str, script: &Script,
             run.journal.record(Step::OwnTransaction { xid })?;
             execute::run_in_transaction(&run.live.session, script, &file, limits).await?;
             // language=SQL
-            run.live.session.batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp").await?;
+            run.live
+                .session
+                .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
+                .await?;
             control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await
         }
         .await;

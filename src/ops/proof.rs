@@ -83,7 +83,8 @@ impl Proof {
     /// What does not hold, in a few words.
     pub fn why_not(&self) -> String {
         let mut parts = Vec::new();
-        let schema = [("added", &self.schema.added), ("missing", &self.schema.removed), ("changed", &self.schema.changed)];
+        let schema =
+            [("added", &self.schema.added), ("missing", &self.schema.removed), ("changed", &self.schema.changed)];
         for (word, names) in schema {
             if let Some(first) = names.first() {
                 parts.push(format!("{word}: {first}{}", and_more(names.len())));
@@ -153,7 +154,9 @@ impl Evidence {
             let mut scanner = Scanner::new(digest_key);
             let mut buffer = vec![0; 256 << 10];
             loop {
-                let count = dump.read(&mut buffer).map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
+                let count = dump
+                    .read(&mut buffer)
+                    .map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
                 if count == 0 {
                     break;
                 }
@@ -167,7 +170,10 @@ impl Evidence {
             Ok(contents) => contents?,
             Err(_) => {
                 killer.kill();
-                return Err(Error::failed(format!("reading the database for the proof took longer than {:?}", ctx.settings.backup.timeout)));
+                return Err(Error::failed(format!(
+                    "reading the database for the proof took longer than {:?}",
+                    ctx.settings.backup.timeout
+                )));
             }
         };
         let mut evidence = Evidence {
@@ -207,8 +213,12 @@ impl Evidence {
             proof.rows_compared += digest.rows;
             match after.rows.get(of) {
                 Some(found) if found == digest => {}
-                Some(found) => proof.tables_differing.push(format!("{} ({} rows, now {})", of.table, digest.rows, found.rows)),
-                None => proof.tables_differing.push(format!("{} ({} rows, now with other columns or gone)", of.table, digest.rows)),
+                Some(found) => {
+                    proof.tables_differing.push(format!("{} ({} rows, now {})", of.table, digest.rows, found.rows))
+                }
+                None => proof
+                    .tables_differing
+                    .push(format!("{} ({} rows, now with other columns or gone)", of.table, digest.rows)),
             }
         }
         for (of, digest) in &after.rows {

@@ -56,14 +56,16 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
         return Err(Error::usage(format!("there is no backup `{id}`")).hint("ripcord backup list"));
     };
     if let Some(run) = needed.get(&id) {
-        return Err(Error::refused(format!("backup `{id}` is needed by run `{run}`, which is not finished")).hint("ripcord recover"));
+        return Err(Error::refused(format!("backup `{id}` is needed by run `{run}`, which is not finished"))
+            .hint("ripcord recover"));
     }
     if item.pinned {
         return Err(Error::refused(format!("backup `{id}` is pinned")).hint(format!("ripcord backup unpin {id}")));
     }
     let good = |item: &&Item| matches!(item.status.as_str(), "complete" | "verified") && item.purpose != "safety";
     if good(&item) && items.iter().filter(good).count() == 1 {
-        return Err(Error::refused(format!("backup `{id}` is the last good one")).hint("take another first: ripcord backup create"));
+        return Err(Error::refused(format!("backup `{id}` is the last good one"))
+            .hint("take another first: ripcord backup create"));
     }
     delete(ctx, lineage, id).await?;
     record_deleted(ctx, &[id]).await;

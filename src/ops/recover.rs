@@ -94,8 +94,11 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
 
     // Third rung: this run's backup.
     if run.on_failure == OnFailure::Rollback {
-        return Err(Error::new(Kind::NotRecovered, "DOWN did not bring the database back, and `on_failure` is `rollback`")
-            .hint("ripcord restore latest"));
+        return Err(Error::new(
+            Kind::NotRecovered,
+            "DOWN did not bring the database back, and `on_failure` is `rollback`",
+        )
+        .hint("ripcord restore latest"));
     }
     restore_rung(run).await
 }
@@ -117,7 +120,8 @@ impl Changed {
     }
 
     fn tell(&self) -> String {
-        let mut parts: Vec<String> = self.applied.iter().rev().map(|row| format!("`{}_{}`", row.version, row.name)).collect();
+        let mut parts: Vec<String> =
+            self.applied.iter().rev().map(|row| format!("`{}_{}`", row.version, row.name)).collect();
         parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` in part")));
         parts.join(", ")
     }
@@ -130,13 +134,17 @@ async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     let mut escaped = None;
     for entry in run.journal.entries() {
         match &entry.step {
-            Step::UpBegan { version, name, transactional: false, .. } => partial = Some((version.clone(), name.clone())),
+            Step::UpBegan { version, name, transactional: false, .. } => {
+                partial = Some((version.clone(), name.clone()))
+            }
             Step::UpDone { version, .. } | Step::DownDone { version, .. }
                 if partial.as_ref().is_some_and(|(begun, _)| begun == version) =>
             {
                 partial = None;
             }
-            Step::Failed { error } if error.contains("ended the transaction that it ran in") => escaped = Some(error.clone()),
+            Step::Failed { error } if error.contains("ended the transaction that it ran in") => {
+                escaped = Some(error.clone())
+            }
             _ => {}
         }
     }
@@ -154,7 +162,9 @@ async fn changed_by(run: &Run<'_>) -> Result<Changed> {
 async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
     let Some(backup) = &run.backup else { return Ok(None) };
     let began = std::time::Instant::now();
-    let after = Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Schema).await?;
+    let after =
+        Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Schema)
+            .await?;
     let mut proof = Evidence::of_manifest(&backup.manifest).compare(&after, Depth::Schema);
     proof.kind = "nothing-committed".to_owned();
     proof.duration_ms = beside::millis(began.elapsed());
@@ -177,7 +187,9 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     if let Some(why) = destroys(&scripts) {
         return Err(Error::failed(format!("no DOWN can bring back what the run destroyed: {why}")));
     }
-    if let Some(migration) = ups.iter().find(|migration| migration.metadata.rollback_strategy.as_deref() == Some("restore")) {
+    if let Some(migration) =
+        ups.iter().find(|migration| migration.metadata.rollback_strategy.as_deref() == Some("restore"))
+    {
         return Err(Error::failed(format!("`{}` asks for a restore instead of its DOWN", migration.file_name)));
     }
     let mut downs = Vec::new();
@@ -271,7 +283,8 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     run.ctx.faults.at("scratch_ready").await;
 
     let (id, policy, ours) = (run.id, run.writes, run.ours.clone());
-    let swapped = match beside::swap_in(run.ctx, &run.live, &mut run.journal, id, backup, &scratch, policy, &ours).await {
+    let swapped = match beside::swap_in(run.ctx, &run.live, &mut run.journal, id, backup, &scratch, policy, &ours).await
+    {
         Ok(swapped) => swapped,
         Err(error) => {
             if let Err(left) = databases::drop_scratch(run.live.maintenance(), &scratch.name, Some(scratch.oid)).await {
@@ -326,7 +339,8 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
 
 /// In place there is no second database to compare beforehand, so every row is read afterwards.
 pub async fn prove_in_place(run: &Run<'_>, backup: &Taken) -> Result<Proof> {
-    let after = Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Rows).await?;
+    let after =
+        Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Rows).await?;
     let mut proof = Evidence::of_manifest(&backup.manifest).compare(&after, Depth::Rows);
     proof.kind = "digests".to_owned();
     if proof.holds {
@@ -368,7 +382,10 @@ async fn reopen(run: &mut Run<'_>) -> Result<()> {
         }
     }
     let error = last.unwrap_or_else(context::stopped);
-    Err(error.context("the server does not answer, so the state of the database cannot be known").with_kind(Kind::NotRecovered).hint("when the server is back: ripcord recover"))
+    Err(error
+        .context("the server does not answer, so the state of the database cannot be known")
+        .with_kind(Kind::NotRecovered)
+        .hint("when the server is back: ripcord recover"))
 }
 
 /// The honest end: what is known of the database, and what to run.
@@ -403,7 +420,8 @@ async fn recover_all(ctx: &Context, writes: Option<Writes>, on_failure: Option<O
     // The database may be closed, or under another name in the middle of a swap: first of all it must be
     // possible to connect.
     let found = find_unfinished(ctx).await?;
-    let guard = crate::postgres::guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+    let guard =
+        crate::postgres::guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
     // Whoever held the lock until now may have finished.
     let found = if found.is_empty() { found } else { find_unfinished(ctx).await? };
     for run in &found {
@@ -429,7 +447,10 @@ pub async fn find_unfinished(ctx: &Context) -> Result<Vec<Unfinished>> {
     let mut found = Vec::new();
     for lineage in lineages {
         let runs = unfinished(ctx, lineage).await?;
-        found.extend(runs.into_iter().filter(|run| run.opened().is_some_and(|(_, database, _, _)| database == ctx.target.database())));
+        found.extend(
+            runs.into_iter()
+                .filter(|run| run.opened().is_some_and(|(_, database, _, _)| database == ctx.target.database())),
+        );
     }
     Ok(found)
 }
@@ -450,14 +471,22 @@ async fn mend_databases(ctx: &Context, maintenance: &crate::postgres::Session, r
                 ctx.progress.note(format!("the swap was complete: the old database is kept as `{aside}`"));
             }
             Some(found) => {
-                return Err(Error::new(Kind::NotRecovered, format!("`{target}` is neither the database that run `{}` changed nor the one that it restored", run.run))
-                    .because(format!("its oid is {}, the journal names {target_oid} and {scratch_oid}", found.oid))
-                    .hint(format!("look at `{target}`, `{scratch}` and `{aside}` with psql before anything else")));
+                return Err(Error::new(
+                    Kind::NotRecovered,
+                    format!(
+                        "`{target}` is neither the database that run `{}` changed nor the one that it restored",
+                        run.run
+                    ),
+                )
+                .because(format!("its oid is {}, the journal names {target_oid} and {scratch_oid}", found.oid))
+                .hint(format!("look at `{target}`, `{scratch}` and `{aside}` with psql before anything else")));
             }
             None => {
                 return Err(Error::new(Kind::NotRecovered, format!("there is no database `{target}`"))
                     .because(format!("run `{}` was swapping it with `{scratch}`", run.run))
-                    .hint(format!("look for `{aside}` and `{scratch}` with psql; rename the right one to `{target}`")));
+                    .hint(format!(
+                        "look for `{aside}` and `{scratch}` with psql; rename the right one to `{target}`"
+                    )));
             }
         }
     }
@@ -472,12 +501,18 @@ async fn finish_or_undo(
     on_failure: Option<OnFailure>,
 ) -> Result<RunReport> {
     let live = context::open(ctx).await?;
-    let intent = dead.intent().ok_or_else(|| Error::refused(format!("the journal of run `{}` does not say what it set out to do", dead.run)))?;
+    let intent = dead.intent().ok_or_else(|| {
+        Error::refused(format!("the journal of run `{}` does not say what it set out to do", dead.run))
+    })?;
     let mut run = resume(ctx, live, &dead, &intent).await?;
     run.writes = writes.unwrap_or(run.writes);
     run.on_failure = on_failure.unwrap_or(run.on_failure);
     run.show_lock("recover").await?;
-    ctx.progress.note(format!("taking up run `{}`, begun by {}", dead.run, dead.opened().map_or("?", |(_, _, _, holder)| holder)));
+    ctx.progress.note(format!(
+        "taking up run `{}`, begun by {}",
+        dead.run,
+        dead.opened().map_or("?", |(_, _, _, holder)| holder)
+    ));
     sweep_scratch(&mut run, &dead).await?;
 
     let swapped = swap_was_done(&run, &dead).await?;
@@ -493,7 +528,8 @@ async fn finish_or_undo(
     if command != "apply" {
         return Ok(undo_other(run, &command).await);
     }
-    if all_applied(&run, &intent).await? && !dead.entries.iter().any(|entry| matches!(entry.step, Step::Failed { .. })) {
+    if all_applied(&run, &intent).await? && !dead.entries.iter().any(|entry| matches!(entry.step, Step::Failed { .. }))
+    {
         return Ok(finish_applied(run).await);
     }
     let failure = Error::failed(format!("run `{}` died before it was finished", dead.run));
@@ -512,7 +548,9 @@ async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, in
             break;
         }
     }
-    let journal = journal.ok_or_else(|| Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run)))?;
+    let journal = journal.ok_or_else(|| {
+        Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run))
+    })?;
     let folder = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
     let mut migrations = Vec::new();
     for (version, _, checksum) in &intent.migrations {
@@ -542,7 +580,13 @@ async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, in
         Some(id) => {
             let (manifest, keys) = backup::open_manifest(ctx, dead.lineage, id).await?;
             let location = ctx.store.backup_location(dead.lineage, id);
-            Some(Taken { id, manifest: std::sync::Arc::new(manifest), keys, location, duration: std::time::Duration::ZERO })
+            Some(Taken {
+                id,
+                manifest: std::sync::Arc::new(manifest),
+                keys,
+                location,
+                duration: std::time::Duration::ZERO,
+            })
         }
         None => None,
     };
@@ -633,16 +677,20 @@ async fn finish_swapped(mut run: Run<'_>, aside: String) -> RunReport {
             run.ctx.progress.warn(format!("the fence of `{aside}` could not be taken away: {error}"));
         }
     }
-    let report = RunReport::new("recover", Outcome::Restored, format!("restored; the old database is kept as `{aside}`"))
-        .hint("ripcord status");
+    let report =
+        RunReport::new("recover", Outcome::Restored, format!("restored; the old database is kept as `{aside}`"))
+            .hint("ripcord status");
     run.close(report).await
 }
 
 /// `pg_restore -1` is one transaction: either all of it is there or nothing.
 async fn finish_in_place(mut run: Run<'_>) -> RunReport {
     let Some(backup) = run.backup.clone() else {
-        let error = Error::new(Kind::NotRecovered, "the run was restoring in place a backup that its journal does not hold");
-        let report = RunReport::new("recover", Outcome::NotRecovered, "UNKNOWN, do not retry").failed(error).hint("ripcord restore latest");
+        let error =
+            Error::new(Kind::NotRecovered, "the run was restoring in place a backup that its journal does not hold");
+        let report = RunReport::new("recover", Outcome::NotRecovered, "UNKNOWN, do not retry")
+            .failed(error)
+            .hint("ripcord restore latest");
         return run.close(report).await;
     };
     let result = async {
@@ -650,8 +698,11 @@ async fn finish_in_place(mut run: Run<'_>) -> RunReport {
         prove_in_place(&run, &backup).await
     };
     let report = match result.await {
-        Ok(_) => RunReport::new("recover", Outcome::Restored, format!("restored in place from backup `{}`", backup.id)).hint("ripcord status"),
-        Err(error) => RunReport::new("recover", Outcome::NotRecovered, "PARTLY restored in place").failed(error).hint(format!("ripcord restore {}", beside::short(backup.id))),
+        Ok(_) => RunReport::new("recover", Outcome::Restored, format!("restored in place from backup `{}`", backup.id))
+            .hint("ripcord status"),
+        Err(error) => RunReport::new("recover", Outcome::NotRecovered, "PARTLY restored in place")
+            .failed(error)
+            .hint(format!("ripcord restore {}", beside::short(backup.id))),
     };
     run.close(report).await
 }
@@ -659,7 +710,11 @@ async fn finish_in_place(mut run: Run<'_>) -> RunReport {
 /// A restore or a rollback that died before it replaced anything: the target stands as it was.
 async fn undo_other(run: Run<'_>, command: &str) -> RunReport {
     let undone = run.journal.entries().iter().filter(|entry| matches!(entry.step, Step::DownDone { .. })).count();
-    let database = if undone > 0 { format!("open; {undone} migrations were rolled back before the run died") } else { "unchanged".to_owned() };
+    let database = if undone > 0 {
+        format!("open; {undone} migrations were rolled back before the run died")
+    } else {
+        "unchanged".to_owned()
+    };
     let report = RunReport::new("recover", Outcome::Done, database).hint(format!("to do it again: ripcord {command}"));
     run.close(report).await
 }
@@ -678,7 +733,9 @@ async fn finish_applied(mut run: Run<'_>) -> RunReport {
     };
     match checked.await {
         Ok(()) => {
-            let report = RunReport::new("recover", Outcome::Done, "changed as planned: every migration of the run is applied").hint("ripcord status");
+            let report =
+                RunReport::new("recover", Outcome::Done, "changed as planned: every migration of the run is applied")
+                    .hint("ripcord status");
             run.close(report).await
         }
         Err(error) => {

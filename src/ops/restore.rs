@@ -108,7 +108,13 @@ impl Planned {
     /// What a person must know before saying yes, one line each.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![
-            format!("backup `{}`, {} ({} old), {}", self.backup, self.created_at.format("%Y-%m-%d %H:%M:%S UTC"), age(self.age_seconds), self.purpose),
+            format!(
+                "backup `{}`, {} ({} old), {}",
+                self.backup,
+                self.created_at.format("%Y-%m-%d %H:%M:%S UTC"),
+                age(self.age_seconds),
+                self.purpose
+            ),
             format!("holds {} rows, {}", self.rows, backup::bytes(self.raw_bytes)),
         ];
         if !self.taken_before.is_empty() {
@@ -126,7 +132,9 @@ impl Planned {
                 going => lines.push(format!("migrations that go: {}", going.join(", "))),
             }
             match &self.writes {
-                Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => lines.push("no write since the backup would be lost".to_owned()),
+                Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => {
+                    lines.push("no write since the backup would be lost".to_owned())
+                }
                 Some(counted) => lines.push(format!("written since the backup: {}", beside::describe(counted))),
                 None => lines.push("writes since the backup: not known".to_owned()),
             }
@@ -249,16 +257,19 @@ pub async fn find_lineage(ctx: &Context, session: Option<&Session>, from_databas
         [(lineage, ..)] => Ok(*lineage),
         [] => {
             let names: Vec<String> = known.iter().map(|(_, database, _)| format!("`{database}`")).collect();
-            let mut error = Error::failed(format!("the store {} has no backup of a database `{name}`", ctx.store.location()));
+            let mut error =
+                Error::failed(format!("the store {} has no backup of a database `{name}`", ctx.store.location()));
             if !names.is_empty() {
                 error = error.because(format!("it has backups of {}", names.join(", ")));
             }
             Err(error.hint("name the database that was backed up: ripcord restore latest --from-database NAME"))
         }
         many => {
-            let mut error = Error::failed(format!("the store has backups of {} databases that were called `{name}`", many.len()));
+            let mut error =
+                Error::failed(format!("the store has backups of {} databases that were called `{name}`", many.len()));
             for (lineage, _, created_at) in many {
-                error = error.because(format!("lineage `{lineage}`, newest of {}", created_at.format("%Y-%m-%d %H:%M UTC")));
+                error = error
+                    .because(format!("lineage `{lineage}`, newest of {}", created_at.format("%Y-%m-%d %H:%M UTC")));
             }
             Err(error.hint("point `--store` at a store of one of them"))
         }
@@ -270,8 +281,11 @@ async fn before(ctx: &Context, lineage: Lineage, what: &str) -> Result<BackupId>
     let items = catalog::list(ctx, lineage, &[], &std::collections::BTreeMap::new()).await?;
     for item in items.iter().filter(|item| item.status == "verified") {
         let (manifest, _) = backup::open_manifest(ctx, lineage, item.id).await?;
-        let of_run = manifest.sealed.run.is_some_and(|run| run.to_string().starts_with(what)) && manifest.sealed.before.iter().any(|_| true);
-        let of_migration = manifest.sealed.before.iter().any(|label| label == what || label.split_once('_').is_some_and(|(version, name)| version == what || name == what));
+        let of_run = manifest.sealed.run.is_some_and(|run| run.to_string().starts_with(what))
+            && manifest.sealed.before.iter().any(|_| true);
+        let of_migration = manifest.sealed.before.iter().any(|label| {
+            label == what || label.split_once('_').is_some_and(|(version, name)| version == what || name == what)
+        });
         if of_run || of_migration {
             return Ok(item.id);
         }
@@ -289,7 +303,8 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
     };
     match result {
         Ok((name, proof, phases)) => {
-            let mut report = RunReport::new("restore", Outcome::Done, format!("`{name}` restored from backup `{}`", backup.id));
+            let mut report =
+                RunReport::new("restore", Outcome::Done, format!("`{name}` restored from backup `{}`", backup.id));
             report.backup_id = Some(backup.id);
             report.proof = serde_json::json!({ "proof": proof, "phases": phases });
             report
@@ -300,10 +315,17 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
 
 /// A new database of that name. A copy beside the original becomes a database of its own; on a new server
 /// it goes on being the same.
-async fn beside_target(ctx: &Context, backup: &Taken, name: &str, lineage: Option<Lineage>) -> Result<(String, super::proof::Proof, Phases)> {
+async fn beside_target(
+    ctx: &Context,
+    backup: &Taken,
+    name: &str,
+    lineage: Option<Lineage>,
+) -> Result<(String, super::proof::Proof, Phases)> {
     let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
     if databases::find(&maintenance, name).await?.is_some() {
-        return Err(Error::failed(format!("there is a database `{name}` already")).hint("give another name after `--into`"));
+        return Err(
+            Error::failed(format!("there is a database `{name}` already")).hint("give another name after `--into`")
+        );
     }
     let tools = ctx.tools(&maintenance)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
@@ -340,7 +362,11 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
     let mut report = match result {
         Ok(report) => report,
         Err(error) => {
-            let database = if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() { "UNKNOWN, do not retry" } else { "unchanged" };
+            let database = if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
+                "UNKNOWN, do not retry"
+            } else {
+                "unchanged"
+            };
             let outcome = match error.kind() {
                 Kind::NotRecovered if database == "unchanged" => Outcome::Refused,
                 _ => Outcome::of(&error),

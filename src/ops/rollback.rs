@@ -56,7 +56,11 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
         let Some(row) = rows.iter().find(|row| row.version == applied.version.as_str()).cloned() else { continue };
         undoing.push(undoing_of(row, &files)?);
     }
-    let missing: Vec<String> = undoing.iter().filter(|one| one.down.is_none()).map(|one| format!("`{}_{}`", one.row.version, one.row.name)).collect();
+    let missing: Vec<String> = undoing
+        .iter()
+        .filter(|one| one.down.is_none())
+        .map(|one| format!("`{}_{}`", one.row.version, one.row.name))
+        .collect();
     if !missing.is_empty() && request.force.is_none() {
         return Err(Error::failed(format!("there is no DOWN for {}", missing.join(", ")))
             .hint("restore what was backed up before it: ripcord restore latest --before VERSION"));
@@ -72,7 +76,8 @@ fn undoing_of(row: MigrationRow, files: &[Migration]) -> Result<Undoing> {
         return Ok(Undoing { down: migration.down.clone().filter(|down| !down.is_empty()), row, source: "file", file });
     }
     let down = match &row.down_sql {
-        Some(sql) => Some(Script::parse(sql, &format!("{}_{} (DOWN)", row.version, row.name), 1)?).filter(|script| !script.is_empty()),
+        Some(sql) => Some(Script::parse(sql, &format!("{}_{} (DOWN)", row.version, row.name), 1)?)
+            .filter(|script| !script.is_empty()),
         None => None,
     };
     Ok(Undoing { row, down, source: "history", file: None })
@@ -84,7 +89,8 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
         return RunReport::new("rollback", Outcome::NothingToDo, "unchanged, nothing to roll back");
     }
     if ctx.settings.environment.approval && request.approver.is_none() {
-        let error = Error::refused("this environment asks for an approval").hint("on a terminal type it; from CI: ripcord rollback --yes");
+        let error = Error::refused("this environment asks for an approval")
+            .hint("on a terminal type it; from CI: ripcord rollback --yes");
         return RunReport::untouched("rollback", error);
     }
     let mut run = match begin(ctx, request, &undoing).await {
@@ -97,8 +103,15 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
             let report = if remaining.is_empty() {
                 RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} migrations undone"))
             } else {
-                RunReport::new("rollback", Outcome::StoppedPartway, format!("PARTLY rolled back: {count} undone, without DOWN and still applied: {}", remaining.join(", ")))
-                    .hint("undo those by hand, or: ripcord restore latest")
+                RunReport::new(
+                    "rollback",
+                    Outcome::StoppedPartway,
+                    format!(
+                        "PARTLY rolled back: {count} undone, without DOWN and still applied: {}",
+                        remaining.join(", ")
+                    ),
+                )
+                .hint("undo those by hand, or: ripcord restore latest")
             };
             run.close(report).await
         }
@@ -114,8 +127,15 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
     if let Some(run) = unfinished(ctx, live.lineage).await?.first() {
         return Err(Error::refused(format!("run `{}` was not finished", run.run)).hint("ripcord recover"));
     }
-    let intent = Intent { on_failure: OnFailure::Restore, writes: request.writes, migrations: Vec::new(), backup: None, batch: None };
-    let mut run = Run::begin(ctx, live, "rollback", &intent, undoing.iter().filter_map(|one| one.file.clone()).collect()).await?;
+    let intent = Intent {
+        on_failure: OnFailure::Restore,
+        writes: request.writes,
+        migrations: Vec::new(),
+        backup: None,
+        batch: None,
+    };
+    let mut run =
+        Run::begin(ctx, live, "rollback", &intent, undoing.iter().filter_map(|one| one.file.clone()).collect()).await?;
     run.approver = request.approver.clone();
     run.reports = undoing
         .iter()
@@ -129,13 +149,20 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
         })
         .collect();
     let detail = serde_json::json!({ "migrations": undoing.iter().map(|one| format!("{}_{}", one.row.version, one.row.name)).collect::<Vec<_>>() });
-    control::audit(run.live.session.client(), Some(run.id), "rollback began", &detail, request.force.as_deref()).await?;
+    control::audit(run.live.session.client(), Some(run.id), "rollback began", &detail, request.force.as_deref())
+        .await?;
     Ok(run)
 }
 
 /// The safety backup, then one DOWN after the other. Returns the migrations that have none.
 async fn attempt(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> {
-    let wanted = BackupRequest { purpose: Purpose::Safety, run: Some(run.id), tags: Vec::new(), before: Vec::new(), properties: None };
+    let wanted = BackupRequest {
+        purpose: Purpose::Safety,
+        run: Some(run.id),
+        tags: Vec::new(),
+        before: Vec::new(),
+        properties: None,
+    };
     let taken = backup::take(run.ctx, &run.live, &wanted).await?;
     run.set_backup(taken, true).await?;
     run.ctx.faults.at("rollback_backed_up").await;

@@ -83,7 +83,13 @@ impl StepLog for StoreLog {
 
 impl<'a> Run<'a> {
     /// Opens the journal and writes the rows that show the run to others.
-    pub async fn begin(ctx: &'a Context, live: Live, command: &str, intent: &Intent, migrations: Vec<Migration>) -> Result<Run<'a>> {
+    pub async fn begin(
+        ctx: &'a Context,
+        live: Live,
+        command: &str,
+        intent: &Intent,
+        migrations: Vec<Migration>,
+    ) -> Result<Run<'a>> {
         let id = RunId::new();
         let database = databases::find(live.maintenance(), ctx.target.database())
             .await?
@@ -93,7 +99,8 @@ impl<'a> Run<'a> {
             database: ctx.target.database().to_owned(),
             database_oid: database.oid,
             holder: ctx.identity.holder(),
-            settings: serde_json::to_value(intent).map_err(|error| Error::failed("the run's intent cannot be written").because(error))?,
+            settings: serde_json::to_value(intent)
+                .map_err(|error| Error::failed("the run's intent cannot be written").because(error))?,
         };
         let log = StoreLog { store: ctx.store.clone(), lineage: live.lineage, run: id };
         let journal = Journal::begin(Box::new(log), live.lineage, id, ctx.keys()?.primary().journal_key(), opened)?;
@@ -198,7 +205,8 @@ impl<'a> Run<'a> {
         report.backup_id = report.backup_id.or(self.backup.as_ref().map(|backup| backup.id));
         report.migrations = std::mem::take(&mut self.reports);
         self.row.finished_at = Some(clock::now());
-        self.row.outcome = serde_json::to_value(report.outcome).ok().and_then(|value| value.as_str().map(str::to_owned));
+        self.row.outcome =
+            serde_json::to_value(report.outcome).ok().and_then(|value| value.as_str().map(str::to_owned));
         self.row.exit_code = Some(i32::from(report.exit_code));
         self.row.database_state = Some(report.database.clone());
         self.row.error = report.error.clone();
@@ -264,7 +272,9 @@ impl Unfinished {
     /// The first step.
     pub fn opened(&self) -> Option<(&str, &str, u32, &str)> {
         match &self.entries.first()?.step {
-            Step::Opened { command, database, database_oid, holder, .. } => Some((command, database, *database_oid, holder)),
+            Step::Opened { command, database, database_oid, holder, .. } => {
+                Some((command, database, *database_oid, holder))
+            }
             _ => None,
         }
     }
@@ -280,7 +290,9 @@ impl Unfinished {
     /// The backups that it made or was asked to restore.
     pub fn backups(&self) -> Vec<BackupId> {
         let made = self.entries.iter().filter_map(|entry| match entry.step {
-            Step::BackupComplete { backup, .. } | Step::ScratchBegan { backup, .. } | Step::InPlaceBegan { backup } => Some(backup),
+            Step::BackupComplete { backup, .. } | Step::ScratchBegan { backup, .. } | Step::InPlaceBegan { backup } => {
+                Some(backup)
+            }
             _ => None,
         });
         made.chain(self.intent().and_then(|intent| intent.backup)).collect()

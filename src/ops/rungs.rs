@@ -60,11 +60,16 @@ pub async fn available(ctx: &Context, live: &Live, skip_backup: bool) -> Result<
 /// What would make pg_dump fail, or promise less than it seems to.
 fn can_dump(ctx: &Context, findings: &Findings) -> Result<()> {
     if let Some(first) = findings.row_security.first() {
-        return Err(Error::failed(format!("row security hides rows of {first} from `{}`, so a backup would not hold them all", ctx.target.user()))
-            .hint(format!("connect as the tables' owner, or: ALTER ROLE {} BYPASSRLS", ctx.target.user())));
+        return Err(Error::failed(format!(
+            "row security hides rows of {first} from `{}`, so a backup would not hold them all",
+            ctx.target.user()
+        ))
+        .hint(format!("connect as the tables' owner, or: ALTER ROLE {} BYPASSRLS", ctx.target.user())));
     }
     if findings.in_recovery {
-        return Err(Error::failed("the server is a standby, and a standby takes no migrations").hint("connect to the primary"));
+        return Err(
+            Error::failed("the server is a standby, and a standby takes no migrations").hint("connect to the primary")
+        );
     }
     if let Some(free) = ctx.store.objects().free_bytes()? {
         // Dumps compress; half of the database's size is a safe upper bound for nearly all of them, and the
@@ -100,13 +105,20 @@ pub fn judge(findings: &Findings, skip_backup: bool) -> Rungs {
         why_not_swap.push(format!("subscriptions would have to be moved: {}", findings.subscriptions.join(", ")));
     }
     if !findings.missing_extensions.is_empty() {
-        warnings.push(format!("the server no longer offers extensions that a restore needs: {}", findings.missing_extensions.join(", ")));
+        warnings.push(format!(
+            "the server no longer offers extensions that a restore needs: {}",
+            findings.missing_extensions.join(", ")
+        ));
     }
     if !findings.foreign_owners.is_empty() && !findings.superuser {
-        warnings.push(format!("a restore could not give objects back to roles that `SET ROLE` does not reach: {}", findings.foreign_owners.join(", ")));
+        warnings.push(format!(
+            "a restore could not give objects back to roles that `SET ROLE` does not reach: {}",
+            findings.foreign_owners.join(", ")
+        ));
     }
     if !findings.foreign_tables.is_empty() {
-        warnings.push(format!("rows of foreign tables are no part of a backup: {}", findings.foreign_tables.join(", ")));
+        warnings
+            .push(format!("rows of foreign tables are no part of a backup: {}", findings.foreign_tables.join(", ")));
     }
     if !findings.running_dumps.is_empty() {
         warnings.push(format!("another dump is running and holds locks: {}", findings.running_dumps.join(", ")));

@@ -1,13 +1,12 @@
 //! A backup's archive as the loader wants it: table of contents, rows by table, large objects.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 
 use super::backup::Taken;
 use super::context::Context;
 use crate::archive::{BlockEntry, BlockRows, Index, RandomReader, StreamId, Toc};
 use crate::error::{Error, Result};
-use crate::keys::SubKeys;
 use crate::postgres::load::{DataSource, LoadPlan, TableLoad};
 
 /// One stream of a backup, opened for reading in any order.
@@ -23,7 +22,10 @@ impl ArchiveSource {
     }
 
     fn block(&self, block: usize) -> Result<&BlockEntry> {
-        self.index.blocks.get(block).ok_or_else(|| Error::verification(format!("the archive has no data block {block}")))
+        self.index
+            .blocks
+            .get(block)
+            .ok_or_else(|| Error::verification(format!("the archive has no data block {block}")))
     }
 }
 
@@ -72,7 +74,7 @@ pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
     let source = ArchiveSource {
         reader: RandomReader::new(object, id, &backup.keys, index.clone())?,
         index: index.clone(),
-        digest_key: digest_key(&backup.keys),
+        digest_key: backup.keys.digest_key(),
     };
     let toc = Toc::parse(&source.table_of_contents()?)?;
     let tables = index
@@ -97,13 +99,4 @@ pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
         total_bytes: index.raw_bytes,
     };
     Ok((plan, toc))
-}
-
-fn digest_key(keys: &SubKeys) -> [u8; 16] {
-    keys.digest
-}
-
-/// Copies a reader to its end, for callers that only want it authenticated.
-pub fn drain(reader: &mut dyn Read) -> io::Result<u64> {
-    io::copy(reader, &mut io::sink())
 }

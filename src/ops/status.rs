@@ -111,12 +111,18 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         let backups = control::backups(session.client()).await?;
         let items = catalog::list(ctx, lineage, &backups, &std::collections::BTreeMap::new()).await?;
         status.last_drill = items.iter().filter_map(|item| item.drilled_at).max();
-        status.last_backup = items.into_iter().find(|item| matches!(item.status.as_str(), "verified" | "complete") && item.purpose != "safety");
+        status.last_backup = items
+            .into_iter()
+            .find(|item| matches!(item.status.as_str(), "verified" | "complete") && item.purpose != "safety");
         if ctx.keys.is_ok() {
             status.unfinished = unfinished(ctx, lineage).await?.into_iter().map(|run| run.run.to_string()).collect();
         }
         if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await {
-            status.aside = databases::list_aside(&maintenance, Some(lineage)).await?.into_iter().map(|database| database.name).collect();
+            status.aside = databases::list_aside(&maintenance, Some(lineage))
+                .await?
+                .into_iter()
+                .map(|database| database.name)
+                .collect();
         }
     }
     session.close().await;
@@ -126,9 +132,13 @@ pub async fn status(ctx: &Context) -> Result<Status> {
 }
 
 fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
-    let applied: Vec<_> = rows.iter().filter(|row| matches!(row.state.as_str(), "applied" | "baseline")).cloned().collect();
+    let applied: Vec<_> =
+        rows.iter().filter(|row| matches!(row.state.as_str(), "applied" | "baseline")).cloned().collect();
     status.applied = applied.len();
-    status.failed = rows.iter().filter(|row| row.state == "failed" && !applied.iter().any(|done| done.version == row.version)).count();
+    status.failed = rows
+        .iter()
+        .filter(|row| row.state == "failed" && !applied.iter().any(|done| done.version == row.version))
+        .count();
     status.last_batch = applied.iter().map(|row| row.batch).max();
     status.last_applied_at = applied.iter().map(|row| row.applied_at).max();
     match apply::read_folder(ctx) {
@@ -143,7 +153,10 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
                 .pending
                 .into_iter()
                 .map(|pending| PendingLine {
-                    reason: if rows.iter().any(|row| row.state == "failed" && row.version == pending.migration.version.as_str()) {
+                    reason: if rows
+                        .iter()
+                        .any(|row| row.state == "failed" && row.version == pending.migration.version.as_str())
+                    {
                         "failed before".to_owned()
                     } else {
                         pending.reason

@@ -20,7 +20,12 @@ pub async fn create_backup(ctx: &Context, purpose: Purpose, tags: Vec<String>) -
     ctx.store.objects().check_writable()?;
     let live = context::open(ctx).await?;
     super::rungs::available(ctx, &live, false).await?;
-    let taken = backup::take(ctx, &live, &Request { purpose, run: None, tags: tags.clone(), before: Vec::new(), properties: None }).await;
+    let taken = backup::take(
+        ctx,
+        &live,
+        &Request { purpose, run: None, tags: tags.clone(), before: Vec::new(), properties: None },
+    )
+    .await;
     let lineage = live.lineage;
     let detail = serde_json::json!({ "purpose": purpose, "backup": taken.as_ref().ok().map(|taken| taken.id) });
     control::audit(live.session.client(), None, "backup create", &detail, None).await?;
@@ -42,7 +47,10 @@ pub async fn create_backup(ctx: &Context, purpose: Purpose, tags: Vec<String>) -
 /// Pins or unpins a backup.
 pub async fn set_pinned(ctx: &Context, lineage: Lineage, id: BackupId, pinned: bool) -> Result<()> {
     let store = ctx.store.clone();
-    blocking(move || if pinned { store.mark(lineage, id, &Mark::Pinned { at: clock::now() }) } else { store.unpin(lineage, id) }).await?;
+    blocking(move || {
+        if pinned { store.mark(lineage, id, &Mark::Pinned { at: clock::now() }) } else { store.unpin(lineage, id) }
+    })
+    .await?;
     let session = ctx.connect("pin").await?;
     if context::lineage_of(&session).await?.is_some() {
         for mut row in control::backups(session.client()).await? {
@@ -81,7 +89,14 @@ pub async fn release_lock(ctx: &Context) -> Result<bool> {
     let session = ctx.connect("lock").await?;
     if context::lineage_of(&session).await?.is_some() {
         control::clear_lock(session.client(), None).await?;
-        control::audit(session.client(), None, "lock released", &serde_json::json!({ "held": broken, "by": ctx.identity.holder() }), None).await?;
+        control::audit(
+            session.client(),
+            None,
+            "lock released",
+            &serde_json::json!({ "held": broken, "by": ctx.identity.holder() }),
+            None,
+        )
+        .await?;
     }
     Ok(broken)
 }
@@ -89,8 +104,13 @@ pub async fn release_lock(ctx: &Context) -> Result<bool> {
 /// Records everything up to a version as applied, without running it. Returns what was recorded.
 pub async fn baseline(ctx: &Context, version: &str) -> Result<Vec<String>> {
     let folder = apply::read_folder(ctx)?;
-    let Some(last) = folder.migrations.iter().position(|m| m.version.as_str() == version || m.label() == version || m.file_name == version) else {
-        return Err(Error::usage(format!("there is no migration `{version}` in {}", folder.path.display())).hint("ripcord status"));
+    let Some(last) = folder
+        .migrations
+        .iter()
+        .position(|m| m.version.as_str() == version || m.label() == version || m.file_name == version)
+    else {
+        return Err(Error::usage(format!("there is no migration `{version}` in {}", folder.path.display()))
+            .hint("ripcord status"));
     };
     let live = context::open(ctx).await?;
     let applied = control::applied(live.session.client()).await?;
@@ -122,7 +142,8 @@ pub async fn baseline(ctx: &Context, version: &str) -> Result<Vec<String>> {
         control::record_migration(live.session.client(), &row).await?;
         recorded.push(migration.label());
     }
-    control::audit(live.session.client(), None, "baseline", &serde_json::json!({ "migrations": recorded }), None).await?;
+    control::audit(live.session.client(), None, "baseline", &serde_json::json!({ "migrations": recorded }), None)
+        .await?;
     live.session.close().await;
     live.guard.release().await?;
     Ok(recorded)
@@ -184,16 +205,30 @@ pub async fn fresh(ctx: &Context, request: &ApplyRequest) -> RunReport {
 
 async fn empty(ctx: &Context) -> Result<()> {
     if ctx.settings.environment.protected {
-        return Err(Error::refused("`fresh` destroys the database, and this environment is protected").hint("name an unprotected environment: --env development"));
+        return Err(Error::refused("`fresh` destroys the database, and this environment is protected")
+            .hint("name an unprotected environment: --env development"));
     }
     let live = context::open(ctx).await?;
     if let Some(run) = unfinished(ctx, live.lineage).await?.first() {
         return Err(Error::refused(format!("run `{}` was not finished", run.run)).hint("ripcord recover"));
     }
-    let wanted = Request { purpose: Purpose::Safety, run: None, tags: vec!["before-fresh".to_owned()], before: Vec::new(), properties: None };
+    let wanted = Request {
+        purpose: Purpose::Safety,
+        run: None,
+        tags: vec!["before-fresh".to_owned()],
+        before: Vec::new(),
+        properties: None,
+    };
     let taken = backup::take(ctx, &live, &wanted).await?;
     let dropped = databases::drop_everything(&live.session).await?;
-    control::audit(live.session.client(), None, "fresh", &serde_json::json!({ "backup": taken.id, "dropped": dropped }), None).await?;
+    control::audit(
+        live.session.client(),
+        None,
+        "fresh",
+        &serde_json::json!({ "backup": taken.id, "dropped": dropped }),
+        None,
+    )
+    .await?;
     live.session.close().await;
     live.guard.release().await
 }

@@ -37,7 +37,9 @@ pub async fn own_xid(session: &Session) -> Result<u64> {
     // language=SQL
     let sql = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text";
     let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
-    get::<String>(&row, 0)?.parse().map_err(|error| Error::failed("the server's transaction id is no number").because(error))
+    get::<String>(&row, 0)?
+        .parse()
+        .map_err(|error| Error::failed("the server's transaction id is no number").because(error))
 }
 
 /// The tables that the open transaction has locked for writing or for changing them, `schema.table`: those
@@ -60,7 +62,12 @@ pub async fn touched_tables(session: &Session) -> Result<Vec<String>> {
 
 /// Locks a table (and its partitions and children) against writers and counts its row versions, inside the
 /// open transaction. A name that means no table counts nothing: the statement itself will say so.
-pub async fn lock_and_count(session: &Session, name: &str, snapshot: &str, our_xids: &[u64]) -> Result<Vec<(String, Rows)>> {
+pub async fn lock_and_count(
+    session: &Session,
+    name: &str,
+    snapshot: &str,
+    our_xids: &[u64],
+) -> Result<Vec<(String, Rows)>> {
     let (snapshot, ours) = parse(snapshot, our_xids)?;
     // The name is resolved as the migration itself would resolve it.
     // language=SQL

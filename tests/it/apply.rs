@@ -5,7 +5,11 @@ use crate::support::{Cluster, Project};
 fn shop(project: &Project) {
     project
         .migration("001_shop.sql", "CREATE TABLE orders (id int PRIMARY KEY, note text);", "DROP TABLE orders;")
-        .migration("002_fill.sql", "INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 100) AS g;", "DELETE FROM orders;");
+        .migration(
+            "002_fill.sql",
+            "INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 100) AS g;",
+            "DELETE FROM orders;",
+        );
 }
 
 #[test]
@@ -37,7 +41,10 @@ fn pending_migrations_are_applied_after_a_backup() {
     assert_eq!(result["outcome"], "done");
     assert_eq!(result["batch"], 1);
     assert_eq!(db.sql("select count(*) from orders"), "100");
-    assert_eq!(db.sql("select string_agg(version || ' ' || state, ', ' order by id) from ripcord.schema_migrations"), "001 applied, 002 applied");
+    assert_eq!(
+        db.sql("select string_agg(version || ' ' || state, ', ' order by id) from ripcord.schema_migrations"),
+        "001 applied, 002 applied"
+    );
     assert_eq!(db.sql("select status from ripcord.backup_history"), "verified");
 }
 
@@ -59,9 +66,11 @@ fn a_failing_migration_takes_the_run_back_by_down() {
     shop(&project);
     project.run(&["apply"]).expect_code(0);
     let before = db.schema();
-    project
-        .migration("003_note.sql", "CREATE TABLE notes (id int);", "DROP TABLE notes;")
-        .migration("004_bad.sql", "ALTER TABLE orders ADD COLUMN x int;\nSELECT * FROM nowhere;", "ALTER TABLE orders DROP COLUMN x;");
+    project.migration("003_note.sql", "CREATE TABLE notes (id int);", "DROP TABLE notes;").migration(
+        "004_bad.sql",
+        "ALTER TABLE orders ADD COLUMN x int;\nSELECT * FROM nowhere;",
+        "ALTER TABLE orders DROP COLUMN x;",
+    );
 
     let ran = project.json(&["apply"]).expect_code(3);
 

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod apply;
 mod control;
 mod postgres_a;
 mod postgres_b;
-mod apply;
 mod support;
 
 #[test]

@@ -54,15 +54,10 @@ fn every_known_version_is_read_in_any_portions() {
             assert_eq!((data.section, data.has_data), (Section::Data, true));
             assert_eq!(data.dependencies, [2]);
 
-            let [orders, empty, blank, objects] = contents.blocks.as_slice() else {
-                panic!("{:?}", contents.blocks)
-            };
+            let [orders, empty, blank, objects] = contents.blocks.as_slice() else { panic!("{:?}", contents.blocks) };
             assert_eq!(orders.digest, rows(&["1\tone", "2\t\\N", "3\tx\\\\."]));
             assert_eq!(orders.data_bytes, 6 + 5 + 7);
-            assert_eq!(
-                orders.copy_statement,
-                Text::from("COPY public.orders (id, note) FROM stdin;\n")
-            );
+            assert_eq!(orders.copy_statement, Text::from("COPY public.orders (id, note) FROM stdin;\n"));
             assert_eq!(orders.start, toc.length_bytes);
             assert_eq!((empty.digest, empty.data_bytes), (Digest::default(), 0));
             assert_eq!(blank.digest, rows(&["", "", "\\\\."]));
@@ -128,20 +123,14 @@ fn what_is_no_plain_dump_is_named() {
         let error = with(6, minor);
         assert!(matches!(error, ArchiveError::DumpVersion { minor: found, .. } if found == minor));
     }
-    assert!(matches!(
-        with(5, 2),
-        ArchiveError::DumpVersion { major: 2, .. }
-    ));
+    assert!(matches!(with(5, 2), ArchiveError::DumpVersion { major: 2, .. }));
     assert!(matches!(with(8, 8), ArchiveError::Toc { at: 8, .. }));
     assert!(matches!(with(9, 0), ArchiveError::Toc { at: 9, .. }));
     assert!(matches!(with(10, 3), ArchiveError::NotADump));
     for minor in 14..=16 {
         let mut dump = sample(minor);
         dump.compression = 1;
-        assert!(matches!(
-            scan(&dump.bytes(), 99),
-            Err(ArchiveError::DumpCompressed)
-        ));
+        assert!(matches!(scan(&dump.bytes(), 99), Err(ArchiveError::DumpCompressed)));
     }
 }
 
@@ -152,10 +141,7 @@ fn counts_and_lengths_are_claims() {
         dump.count = Some(count);
         let refused = scan(&dump.bytes(), 4096);
         match count {
-            -1 => assert!(
-                matches!(refused, Err(ArchiveError::Toc { .. })),
-                "{refused:?}"
-            ),
+            -1 => assert!(matches!(refused, Err(ArchiveError::Toc { .. })), "{refused:?}"),
             _ => assert!(refused.is_err()),
         }
     }
@@ -174,14 +160,8 @@ fn counts_and_lengths_are_claims() {
         bytes[at..at + 5].copy_from_slice(&claim);
         let refused = scan(&bytes, 4096);
         match too_large {
-            true => assert!(
-                matches!(refused, Err(ArchiveError::TocTooLarge)),
-                "{refused:?}"
-            ),
-            false => assert!(
-                matches!(refused, Err(ArchiveError::Toc { .. })),
-                "{refused:?}"
-            ),
+            true => assert!(matches!(refused, Err(ArchiveError::TocTooLarge)), "{refused:?}"),
+            false => assert!(matches!(refused, Err(ArchiveError::Toc { .. })), "{refused:?}"),
         }
     }
 }
@@ -190,27 +170,18 @@ fn counts_and_lengths_are_claims() {
 fn entries_that_contradict_each_other_are_refused() {
     let mut twice = sample(14);
     twice.add(entry(2, "TABLE", "again", ""));
-    assert!(matches!(
-        scan(&twice.bytes(), 99),
-        Err(ArchiveError::Toc { .. })
-    ));
+    assert!(matches!(scan(&twice.bytes(), 99), Err(ArchiveError::Toc { .. })));
     for number in [0, -5] {
         let mut odd = sample(14);
         odd.add(entry(number, "TABLE", "odd", ""));
-        assert!(matches!(
-            scan(&odd.bytes(), 99),
-            Err(ArchiveError::Toc { .. })
-        ));
+        assert!(matches!(scan(&odd.bytes(), 99), Err(ArchiveError::Toc { .. })));
     }
     for section in [0, 5] {
         let mut odd = sample(14);
         let mut entry = entry(77, "TABLE", "odd", "");
         entry.section = section;
         odd.add(entry);
-        assert!(matches!(
-            scan(&odd.bytes(), 99),
-            Err(ArchiveError::Toc { .. })
-        ));
+        assert!(matches!(scan(&odd.bytes(), 99), Err(ArchiveError::Toc { .. })));
     }
 }
 
@@ -219,45 +190,25 @@ fn blocks_belong_to_entries_once() {
     let dump = sample(14);
     let rows = Data::Rows(vec![b"\\.\n\n\n".to_vec()]);
     let objects = Data::Objects(vec![]);
-    for (number, data) in [
-        (1002, &rows),
-        (9, &objects),
-        (2, &rows),
-        (555, &rows),
-        (-1, &rows),
-    ] {
+    for (number, data) in [(1002, &rows), (9, &objects), (2, &rows), (555, &rows), (-1, &rows)] {
         let mut bytes = dump.bytes();
         block(&mut bytes, number, data);
-        assert!(
-            matches!(scan(&bytes, 99), Err(ArchiveError::BlockId { .. })),
-            "{number}"
-        );
+        assert!(matches!(scan(&bytes, 99), Err(ArchiveError::BlockId { .. })), "{number}");
     }
     let mut other_kind = dump.toc_bytes();
     block(&mut other_kind, 1002, &objects);
-    assert!(matches!(
-        scan(&other_kind, 99),
-        Err(ArchiveError::BlockId { dump_id: 1002, .. })
-    ));
+    assert!(matches!(scan(&other_kind, 99), Err(ArchiveError::BlockId { dump_id: 1002, .. })));
     let mut other_kind = dump.toc_bytes();
     block(&mut other_kind, 9, &rows);
-    assert!(matches!(
-        scan(&other_kind, 99),
-        Err(ArchiveError::BlockId { dump_id: 9, .. })
-    ));
+    assert!(matches!(scan(&other_kind, 99), Err(ArchiveError::BlockId { dump_id: 9, .. })));
     let mut missing = dump.toc_bytes();
     block(&mut missing, 1002, &rows);
-    let Err(ArchiveError::BlockMissing { name }) = scan(&missing, 99) else {
-        panic!("a block is missing")
-    };
+    let Err(ArchiveError::BlockMissing { name }) = scan(&missing, 99) else { panic!("a block is missing") };
     assert_eq!(name, "`public.empty`");
     let mut unknown = dump.toc_bytes();
     unknown.push(2);
     int(&mut unknown, 1002);
-    assert!(matches!(
-        scan(&unknown, 99),
-        Err(ArchiveError::Block { .. })
-    ));
+    assert!(matches!(scan(&unknown, 99), Err(ArchiveError::Block { .. })));
 }
 
 #[test]
@@ -271,19 +222,13 @@ fn rows_end_with_their_closing_line() {
     ] {
         let mut dump = Dump::new(14);
         dump.table_of_chunks(2, "orders", chunks.clone());
-        assert!(
-            matches!(scan(&dump.bytes(), 99), Err(ArchiveError::Block { .. })),
-            "{chunks:?}"
-        );
+        assert!(matches!(scan(&dump.bytes(), 99), Err(ArchiveError::Block { .. })), "{chunks:?}");
     }
     let mut negative = sample(14).toc_bytes();
     negative.push(1);
     int(&mut negative, 1002);
     int(&mut negative, -3);
-    assert!(matches!(
-        scan(&negative, 99),
-        Err(ArchiveError::Block { .. })
-    ));
+    assert!(matches!(scan(&negative, 99), Err(ArchiveError::Block { .. })));
 }
 
 #[test]
@@ -302,12 +247,7 @@ fn an_entry_that_comes_in_many_portions_is_parsed_once_it_is_there() {
     assert_eq!(contents.toc.entry(5).unwrap().definition.0.len(), 3 << 20);
 }
 
-fn text_of(
-    bytes: &[u8],
-    entry: &BlockEntry,
-    key: [u8; 16],
-    portion: usize,
-) -> std::io::Result<Vec<u8>> {
+fn text_of(bytes: &[u8], entry: &BlockEntry, key: [u8; 16], portion: usize) -> std::io::Result<Vec<u8>> {
     let block = &bytes[entry.start as usize..entry.end as usize];
     let mut rows = BlockRows::new(block, entry, key).map_err(ArchiveError::into_io)?;
     let mut text = Vec::new();
@@ -328,10 +268,8 @@ fn block_rows_are_the_copy_text_alone() {
     let bytes = sample(14).bytes();
     let contents = scan(&bytes, 4096).unwrap();
     for portion in [1, 2, 7, 4096, 1 << 20] {
-        let texts: Vec<_> = contents.blocks[..3]
-            .iter()
-            .map(|block| text_of(&bytes, block, KEY, portion).unwrap())
-            .collect();
+        let texts: Vec<_> =
+            contents.blocks[..3].iter().map(|block| text_of(&bytes, block, KEY, portion).unwrap()).collect();
         assert_eq!(texts[0], b"1\tone\n2\t\\N\n3\tx\\\\.\n");
         assert_eq!(texts[1], b"");
         assert_eq!(texts[2], b"\n\n\\\\.\n");
@@ -361,13 +299,7 @@ fn block_rows_that_are_not_those_of_the_index_are_an_error_at_the_end() {
         let error = text_of(&bytes, &entry, KEY, 5).expect_err(&number.to_string());
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
         let error = ArchiveError::from_io(error);
-        assert!(
-            matches!(
-                error,
-                ArchiveError::Rows { .. } | ArchiveError::TrailingBytes
-            ),
-            "{number}: {error}"
-        );
+        assert!(matches!(error, ArchiveError::Rows { .. } | ArchiveError::TrailingBytes), "{number}: {error}");
     }
     assert!(text_of(&bytes, orders, [8; 16], 5).is_err());
 }

@@ -27,13 +27,7 @@ fn a_flipped_bit_anywhere_is_found() {
     let mut flipped = made.stored.clone();
     flipped[borders[3] + 30] ^= 1;
     let refusal = refusal(&flipped, &made);
-    assert!(matches!(
-        refusal,
-        ArchiveError::NotAuthentic {
-            section: "index",
-            frame: 0
-        }
-    ));
+    assert!(matches!(refusal, ArchiveError::NotAuthentic { section: "index", frame: 0 }));
 }
 
 #[test]
@@ -45,34 +39,14 @@ fn a_header_of_something_else_is_named() {
         refusal(&changed, &made)
     };
     assert!(matches!(with(0, b"PGDMP"), ArchiveError::NotAnArchive));
-    assert!(matches!(
-        with(8, &[2]),
-        ArchiveError::UnknownFormat { found: 2 }
-    ));
-    assert!(matches!(
-        with(12, &[0; 16]),
-        ArchiveError::WrongLineage { .. }
-    ));
-    assert!(matches!(
-        with(28, &[0; 16]),
-        ArchiveError::WrongBackup { .. }
-    ));
-    assert!(matches!(
-        with(44, &[7]),
-        ArchiveError::WrongStream {
-            found: 7,
-            expected: 0
-        }
-    ));
-    assert!(matches!(
-        with(48, &[1]),
-        ArchiveError::WrongFrameSize { .. }
-    ));
+    assert!(matches!(with(8, &[2]), ArchiveError::UnknownFormat { found: 2 }));
+    assert!(matches!(with(12, &[0; 16]), ArchiveError::WrongLineage { .. }));
+    assert!(matches!(with(28, &[0; 16]), ArchiveError::WrongBackup { .. }));
+    assert!(matches!(with(44, &[7]), ArchiveError::WrongStream { found: 7, expected: 0 }));
+    assert!(matches!(with(48, &[1]), ArchiveError::WrongFrameSize { .. }));
     for bytes in 0..HEADER_BYTES {
         let refusal = refusal(&made.stored[..bytes], &made);
-        assert!(
-            matches!(refusal, ArchiveError::HeaderTruncated { bytes: found } if found == bytes)
-        );
+        assert!(matches!(refusal, ArchiveError::HeaderTruncated { bytes: found } if found == bytes));
     }
 }
 
@@ -93,12 +67,7 @@ fn a_truncation_names_the_frame_that_it_met() {
             "{at_border}"
         );
         let end = borders[number + 1];
-        for cut in [
-            border + 1,
-            border + FRAME_HEADER_BYTES,
-            (border + end) / 2,
-            end - 1,
-        ] {
+        for cut in [border + 1, border + FRAME_HEADER_BYTES, (border + end) / 2, end - 1] {
             let inside = refusal(&made.stored[..cut], &made);
             assert!(
                 matches!(inside, ArchiveError::EndsInsideFrame { section, frame }
@@ -108,10 +77,7 @@ fn a_truncation_names_the_frame_that_it_met() {
         }
     }
     let trailing = [&made.stored[..], b"\0"].concat();
-    assert!(matches!(
-        refusal(&trailing, &made),
-        ArchiveError::TrailingBytes
-    ));
+    assert!(matches!(refusal(&trailing, &made), ArchiveError::TrailingBytes));
     for cut in [0, HEADER_BYTES, borders[2], borders[3] - 1] {
         read_ranges(&made.stored[..cut], &made).expect_err("the random reader took it");
     }
@@ -126,50 +92,14 @@ fn frames_stay_at_their_place() {
 
     let swapped = [header, frame(0), frame(2), frame(1), frame(3), frame(4)].concat();
     let refused = refusal(&swapped, &made);
-    assert!(
-        matches!(
-            refused,
-            ArchiveError::FrameOrder {
-                frame: 1,
-                found: 2,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, ArchiveError::FrameOrder { frame: 1, found: 2, .. }), "{refused}");
     let left_out = [header, frame(0), frame(2), frame(3), frame(4)].concat();
-    assert!(matches!(
-        refusal(&left_out, &made),
-        ArchiveError::FrameOrder {
-            frame: 1,
-            found: 2,
-            ..
-        }
-    ));
-    let repeated = [
-        header,
-        frame(0),
-        frame(0),
-        frame(1),
-        frame(2),
-        frame(3),
-        frame(4),
-    ]
-    .concat();
-    assert!(matches!(
-        refusal(&repeated, &made),
-        ArchiveError::FrameOrder {
-            frame: 1,
-            found: 0,
-            ..
-        }
-    ));
+    assert!(matches!(refusal(&left_out, &made), ArchiveError::FrameOrder { frame: 1, found: 2, .. }));
+    let repeated = [header, frame(0), frame(0), frame(1), frame(2), frame(3), frame(4)].concat();
+    assert!(matches!(refusal(&repeated, &made), ArchiveError::FrameOrder { frame: 1, found: 0, .. }));
     let without_last = [header, frame(0), frame(1), frame(2), frame(4)].concat();
     let refused = refusal(&without_last, &made);
-    assert!(
-        matches!(refused, ArchiveError::LastFrameMissing { frame: 3, .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, ArchiveError::LastFrameMissing { frame: 3, .. }), "{refused}");
 
     // The same with headers that were made to fit.
     let renumbered = |number: usize, counter: u32, kind: u8| {
@@ -179,87 +109,31 @@ fn frames_stay_at_their_place() {
         forged
     };
     for forged in [
-        [
-            header,
-            frame(0),
-            &renumbered(2, 1, 0),
-            &renumbered(1, 2, 0),
-            frame(3),
-            frame(4),
-        ]
-        .concat(),
+        [header, frame(0), &renumbered(2, 1, 0), &renumbered(1, 2, 0), frame(3), frame(4)].concat(),
         [header, frame(0), &renumbered(1, 1, 1), frame(4)].concat(),
-        [
-            header,
-            frame(0),
-            frame(1),
-            frame(2),
-            &renumbered(3, 3, 0),
-            frame(4),
-        ]
-        .concat(),
-        [
-            header,
-            frame(0),
-            &renumbered(4, 1, 0),
-            frame(2),
-            frame(3),
-            frame(4),
-        ]
-        .concat(),
-        [
-            header,
-            frame(0),
-            frame(1),
-            frame(2),
-            frame(3),
-            &renumbered(1, 0, 3),
-        ]
-        .concat(),
+        [header, frame(0), frame(1), frame(2), &renumbered(3, 3, 0), frame(4)].concat(),
+        [header, frame(0), &renumbered(4, 1, 0), frame(2), frame(3), frame(4)].concat(),
+        [header, frame(0), frame(1), frame(2), frame(3), &renumbered(1, 0, 3)].concat(),
     ] {
         let refused = refusal(&forged, &made);
-        assert!(
-            matches!(refused, ArchiveError::NotAuthentic { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ArchiveError::NotAuthentic { .. }), "{refused}");
     }
     let unknown = [header, &renumbered(0, 0, 9)].concat();
-    assert!(matches!(
-        refusal(&unknown, &made),
-        ArchiveError::FrameKind { found: 9, .. }
-    ));
+    assert!(matches!(refusal(&unknown, &made), ArchiveError::FrameKind { found: 9, .. }));
 }
 
 #[test]
 fn frames_of_other_streams_are_refused() {
     let made = make(2 * FRAME_BYTES + 99);
-    let other_stream = StreamId {
-        stream: 1,
-        ..made.id
-    };
-    let other_backup = StreamId {
-        backup: BackupId::new(),
-        ..made.id
-    };
-    let other_lineage = StreamId {
-        lineage: Lineage::new(),
-        ..made.id
-    };
+    let other_stream = StreamId { stream: 1, ..made.id };
+    let other_backup = StreamId { backup: BackupId::new(), ..made.id };
+    let other_lineage = StreamId { lineage: Lineage::new(), ..made.id };
     for (what, other) in [
         ("an earlier attempt", seal(&made.dump, made.id, &made.keys)),
         ("another stream", seal(&made.dump, other_stream, &made.keys)),
-        (
-            "another backup",
-            seal(&made.dump, other_backup, &DataKey::generate().subkeys()),
-        ),
-        (
-            "another backup under the same key",
-            seal(&made.dump, other_backup, &made.keys),
-        ),
-        (
-            "another lineage",
-            seal(&made.dump, other_lineage, &made.keys),
-        ),
+        ("another backup", seal(&made.dump, other_backup, &DataKey::generate().subkeys())),
+        ("another backup under the same key", seal(&made.dump, other_backup, &made.keys)),
+        ("another lineage", seal(&made.dump, other_lineage, &made.keys)),
     ] {
         let (ours, theirs) = (borders(&made.stored), borders(&other.stored));
         for number in 0..4 {
@@ -279,10 +153,7 @@ fn frames_of_other_streams_are_refused() {
             frame[9..17].copy_from_slice(&made.stored[ours[0] + 9..ours[0] + 17]);
             let refused = refusal(&spliced(&frame), &made);
             assert!(
-                matches!(
-                    refused,
-                    ArchiveError::NotAuthentic { .. } | ArchiveError::ManifestDisagrees(_)
-                ),
+                matches!(refused, ArchiveError::NotAuthentic { .. } | ArchiveError::ManifestDisagrees(_)),
                 "{what}: {refused}"
             );
         }
@@ -297,18 +168,12 @@ fn frames_of_other_streams_are_refused() {
             }
             _ => {
                 let refused = refusal(&whole, &made);
-                assert!(
-                    matches!(refused, ArchiveError::NotAuthentic { frame: 0, .. }),
-                    "{what}: {refused}"
-                );
+                assert!(matches!(refused, ArchiveError::NotAuthentic { frame: 0, .. }), "{what}: {refused}");
             }
         }
     }
     let wrong_key = read(&made.stored, made.id, &DataKey::generate().subkeys());
-    assert!(matches!(
-        wrong_key,
-        Err(ArchiveError::NotAuthentic { frame: 0, .. })
-    ));
+    assert!(matches!(wrong_key, Err(ArchiveError::NotAuthentic { frame: 0, .. })));
 }
 
 #[test]
@@ -346,24 +211,9 @@ fn an_index_that_lies_is_found() {
     for change in changes {
         let mut index = made.index.clone();
         change(&mut index);
-        let refused = verify(
-            made.stored.as_slice(),
-            made.id,
-            &made.keys,
-            &index,
-            &mut |_| {},
-        );
-        assert!(
-            matches!(refused, Err(ArchiveError::ManifestDisagrees(_))),
-            "{refused:?}"
-        );
-        let lying = Made {
-            index,
-            keys: made.keys.clone(),
-            dump: Vec::new(),
-            stored: Vec::new(),
-            id: made.id,
-        };
+        let refused = verify(made.stored.as_slice(), made.id, &made.keys, &index, &mut |_| {});
+        assert!(matches!(refused, Err(ArchiveError::ManifestDisagrees(_))), "{refused:?}");
+        let lying = Made { index, keys: made.keys.clone(), dump: Vec::new(), stored: Vec::new(), id: made.id };
         // The digest is what [`BlockRows`] compares.
         if lying.index.blocks[0].digest == made.index.blocks[0].digest {
             assert!(read_ranges(&made.stored, &lying).is_err());

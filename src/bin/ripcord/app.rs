@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ripcord::keys::{KeyRing, MasterKey};
+use ripcord::migration::source;
 use ripcord::ops::fault::Faults;
 use ripcord::ops::{Context, Identity};
 use ripcord::postgres::target::Target;
 use ripcord::progress::Progress;
-use ripcord::settings::Settings;
+use ripcord::settings::{OnChanged, Settings};
 use ripcord::store::Store;
 use ripcord::{Error, Result};
 use secrecy::ExposeSecret;
@@ -29,8 +30,6 @@ pub struct Exit(pub u8);
 impl Exit {
     /// All is well.
     pub const DONE: Exit = Exit(0);
-    /// Invalid, or not as asked; the database is unchanged.
-    pub const FAILED: Exit = Exit(1);
 }
 
 /// The context of a command.
@@ -106,8 +105,15 @@ impl App {
     pub async fn context(&self) -> Result<Context> {
         let variable = |name: &str| self.resolved.variables.of_process_only(name).map(str::to_owned);
         let mut settings = self.settings().clone();
-        // Where nothing was configured, the layout's own rule decides about changed files.
         settings.migrations_dir = settings.migrations_dir.or_else(|| self.migrations_dir().ok());
+        // Where nothing was configured, the layout's own rule decides about changed files: with banners, a
+        // changed migration runs again.
+        if self.resolved.on_changed_is_default
+            && let Some(folder) = &settings.migrations_dir
+            && source::read(folder, settings.layout.as_deref()).is_ok_and(|folder| folder.layout == "banners")
+        {
+            settings.on_changed = OnChanged::Rerun;
+        }
         let faults = if cfg!(debug_assertions) {
             variable("RIPCORD_FAULTS").map(|text| Faults::parse(&text)).unwrap_or_default()
         } else {

@@ -100,9 +100,7 @@ impl Words {
 
     /// An option and its value, one after the other.
     fn sets(&self, option: &str, value: &str) -> bool {
-        self.all
-            .windows(2)
-            .any(|pair| matches!(pair, [one, two] if one == option && two == value))
+        self.all.windows(2).any(|pair| matches!(pair, [one, two] if one == option && two == value))
     }
 
     fn follows(&self, first: &str, second: &str) -> bool {
@@ -114,26 +112,17 @@ impl Words {
 /// would tell more.
 pub(super) fn inserts_literals(statement: &str) -> bool {
     let mut tokens = significant(statement);
-    let mut word_is = |word: &str| {
-        tokens
-            .next()
-            .is_some_and(|token| token.text(statement).eq_ignore_ascii_case(word))
-    };
+    let mut word_is = |word: &str| tokens.next().is_some_and(|token| token.text(statement).eq_ignore_ascii_case(word));
     if !word_is("insert") || !word_is("into") {
         return false;
     }
-    let is_values = |token: &Token| {
-        token.kind == Kind::Word && token.text(statement).eq_ignore_ascii_case("values")
-    };
-    let mut values = significant(statement)
-        .skip_while(|token| !is_values(token))
-        .skip(1)
-        .peekable();
+    let is_values = |token: &Token| token.kind == Kind::Word && token.text(statement).eq_ignore_ascii_case("values");
+    let mut values = significant(statement).skip_while(|token| !is_values(token)).skip(1).peekable();
     values.peek().is_some()
         && values.all(|token| match token.kind {
-            Kind::Word => ["null", "true", "false", "default"]
-                .iter()
-                .any(|word| token.text(statement).eq_ignore_ascii_case(word)),
+            Kind::Word => {
+                ["null", "true", "false", "default"].iter().any(|word| token.text(statement).eq_ignore_ascii_case(word))
+            }
             Kind::QuotedName => false,
             _ => true,
         })

@@ -14,16 +14,12 @@ impl Layout for Banners {
 
     fn claims(&self, page: &Page<'_>) -> Option<&'static str> {
         let found = Found::find(page.comments);
-        (!found.forward.is_empty() || !found.rollback.is_empty())
-            .then_some("a FORWARD MIGRATION or ROLLBACK banner")
+        (!found.forward.is_empty() || !found.rollback.is_empty()).then_some("a FORWARD MIGRATION or ROLLBACK banner")
     }
 
     fn read(&self, page: &Page<'_>, _metadata: &mut Metadata) -> Result<Halves> {
         let found = Found::find(page.comments);
-        for (name, lines) in [
-            ("FORWARD MIGRATION", &found.forward),
-            ("ROLLBACK", &found.rollback),
-        ] {
+        for (name, lines) in [("FORWARD MIGRATION", &found.forward), ("ROLLBACK", &found.rollback)] {
             if let [first, second, ..] = lines.as_slice() {
                 return Err(Error::failed(format!(
                     "`{}`, line {}: a second `-- {name}` banner; the first is in line {}",
@@ -50,10 +46,7 @@ impl Layout for Banners {
             ))
             .hint("move it below the banner"));
         }
-        Ok(Halves {
-            up,
-            down: rollback.map(|rollback| page.between(rollback, None)),
-        })
+        Ok(Halves { up, down: rollback.map(|rollback| page.between(rollback, None)) })
     }
 }
 
@@ -85,7 +78,5 @@ impl<'a> Found<'a> {
 }
 
 fn ruled(comments: &[CommentLine<'_>], comment: &CommentLine<'_>) -> bool {
-    comments.iter().any(|other| {
-        is_rule(other) && other.line.abs_diff(comment.line) == 1 && other.text.len() >= 3
-    })
+    comments.iter().any(|other| is_rule(other) && other.line.abs_diff(comment.line) == 1 && other.text.len() >= 3)
 }

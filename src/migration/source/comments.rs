@@ -29,10 +29,7 @@ pub(super) fn comment_lines(text: &str) -> Vec<CommentLine<'_>> {
         if token.kind != Kind::Comment || !content.starts_with("--") {
             continue;
         }
-        let start = text
-            .get(..token.start)
-            .and_then(|before| before.rfind('\n'))
-            .map_or(0, |at| at + 1);
+        let start = text.get(..token.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
         let between = text.get(counted..token.start).unwrap_or_default();
         line = line.saturating_add(lines(between));
         counted = token.start;
@@ -40,16 +37,8 @@ pub(super) fn comment_lines(text: &str) -> Vec<CommentLine<'_>> {
         if !indent.trim_start_matches('\u{feff}').trim().is_empty() {
             continue;
         }
-        let next = text
-            .get(token.end..)
-            .and_then(|rest| rest.find('\n'))
-            .map_or(text.len(), |at| token.end + at + 1);
-        found.push(CommentLine {
-            line,
-            start,
-            next,
-            text: content.trim_start_matches('-').trim(),
-        });
+        let next = text.get(token.end..).and_then(|rest| rest.find('\n')).map_or(text.len(), |at| token.end + at + 1);
+        found.push(CommentLine { line, start, next, text: content.trim_start_matches('-').trim() });
     }
     found
 }
@@ -60,9 +49,9 @@ fn lines(text: &str) -> u32 {
 
 /// The text of a comment line when it is a marker: key words alone, perhaps between rules.
 pub(super) fn marker(comment: &CommentLine<'_>) -> String {
-    let bare = comment.text.trim_matches(|character: char| {
-        character.is_whitespace() || matches!(character, '=' | '-' | '*' | '#' | ':')
-    });
+    let bare = comment
+        .text
+        .trim_matches(|character: char| character.is_whitespace() || matches!(character, '=' | '-' | '*' | '#' | ':'));
     bare.to_ascii_uppercase()
 }
 
@@ -81,11 +70,7 @@ pub(super) struct Directives {
 
 /// Reads `-- ripcord:` lines, and the `@depends-on:`, `Dependencies:`, `Author:` and `Description:`
 /// lines of a header.
-pub(super) fn directives(
-    comments: &[CommentLine<'_>],
-    file: &str,
-    metadata: &mut Metadata,
-) -> Result<Directives> {
+pub(super) fn directives(comments: &[CommentLine<'_>], file: &str, metadata: &mut Metadata) -> Result<Directives> {
     let mut directives = Directives::default();
     for comment in comments {
         let Some((key, value)) = comment.text.split_once(':') else {
@@ -96,8 +81,7 @@ pub(super) fn directives(
             "ripcord" => directives.apply(value, comment.line, file, metadata)?,
             "@depends-on" | "dependencies" => {
                 let names = value.split(',').map(str::trim).filter(|name| {
-                    !name.is_empty()
-                        && !matches!(name.to_ascii_lowercase().as_str(), "none" | "n/a" | "-")
+                    !name.is_empty() && !matches!(name.to_ascii_lowercase().as_str(), "none" | "n/a" | "-")
                 });
                 metadata.dependencies.extend(names.map(str::to_owned));
             }
@@ -126,9 +110,8 @@ impl Directives {
                 let (rule, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
                 let reason = reason.trim();
                 if rule.is_empty() || reason.is_empty() {
-                    return Err(wrong("`allow` needs a rule and a reason".to_owned()).hint(
-                        "-- ripcord: allow destructive the column has been empty since May",
-                    ));
+                    return Err(wrong("`allow` needs a rule and a reason".to_owned())
+                        .hint("-- ripcord: allow destructive the column has been empty since May"));
                 }
                 metadata.allow.insert(rule.to_owned(), reason.to_owned());
             }
@@ -143,9 +126,7 @@ impl Directives {
 
 /// `500ms`, `30s`, `5m`, `1h`.
 pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
-    let end = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let milliseconds = match unit.trim() {
         "ms" => 1,
@@ -153,14 +134,10 @@ pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "" if !number.is_empty() => {
-            return Err(format!(
-                "`{text}` has no unit: write `{text}s` or `{text}ms`"
-            ));
+            return Err(format!("`{text}` has no unit: write `{text}s` or `{text}ms`"));
         }
         _ => {
-            return Err(format!(
-                "`{text}` is no duration: write it like `30s`, `5m` or `500ms`"
-            ));
+            return Err(format!("`{text}` is no duration: write it like `30s`, `5m` or `500ms`"));
         }
     };
     number
@@ -177,11 +154,9 @@ mod tests {
 
     #[test]
     fn comments_in_quotes_are_none() {
-        let text = "\u{feff}-- a\r\n  --   b \nselect 1; -- c\nselect '\n-- d\n', $$\n-- e\n$$;\n/*\n-- f\n*/\n--- UP ---";
-        let found: Vec<(u32, &str)> = comment_lines(text)
-            .iter()
-            .map(|comment| (comment.line, comment.text))
-            .collect();
+        let text =
+            "\u{feff}-- a\r\n  --   b \nselect 1; -- c\nselect '\n-- d\n', $$\n-- e\n$$;\n/*\n-- f\n*/\n--- UP ---";
+        let found: Vec<(u32, &str)> = comment_lines(text).iter().map(|comment| (comment.line, comment.text)).collect();
         assert_eq!(found, [(1, "a"), (2, "b"), (12, "UP ---")]);
         assert_eq!(marker(comment_lines(text).last().unwrap()), "UP");
     }
@@ -190,10 +165,7 @@ mod tests {
     fn durations_need_a_unit() {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(
-            duration("30").unwrap_err(),
-            "`30` has no unit: write `30s` or `30ms`"
-        );
+        assert_eq!(duration("30").unwrap_err(), "`30` has no unit: write `30s` or `30ms`");
         for wrong in ["", "s", "5 years", "-1s", "1.5h", "99999999999999999999s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
@@ -211,16 +183,12 @@ mod tests {
         assert_eq!(metadata.dependencies, ["a.sql", "b.sql", "c"]);
         assert_eq!(metadata.author.as_deref(), Some("Ann"));
         for (wrong, says) in [
-            (
-                "\n-- ripcord: no-transactions",
-                "`f.sql`, line 2: `no-transactions`",
-            ),
+            ("\n-- ripcord: no-transactions", "`f.sql`, line 2: `no-transactions`"),
             ("-- ripcord: timeout 5", "line 1: `5` has no unit"),
             ("-- ripcord: allow destructive", "line 1: `allow` needs"),
             ("-- ripcord:", "line 1: ``"),
         ] {
-            let error = super::directives(&comment_lines(wrong), "f.sql", &mut Metadata::default())
-                .unwrap_err();
+            let error = super::directives(&comment_lines(wrong), "f.sql", &mut Metadata::default()).unwrap_err();
             assert!(error.message().contains(says), "{error}");
         }
     }

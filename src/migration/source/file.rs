@@ -31,39 +31,24 @@ impl Half {
     /// Reads a file that must lie in the folder, whatever links say.
     fn open(folder: &Path, path: PathBuf) -> Result<Self> {
         let shown = path.display().to_string();
-        let cannot =
-            |cause: std::io::Error| Error::failed(format!("cannot read `{shown}`")).because(cause);
+        let cannot = |cause: std::io::Error| Error::failed(format!("cannot read `{shown}`")).because(cause);
         let real = path.canonicalize().map_err(cannot)?;
         let inside = folder.canonicalize().map_err(cannot)?;
         if !real.starts_with(&inside) {
-            return Err(Error::failed(format!(
-                "`{shown}` is a link out of the folder, to `{}`",
-                real.display()
-            ))
-            .hint("put the file itself into the folder"));
+            return Err(Error::failed(format!("`{shown}` is a link out of the folder, to `{}`", real.display()))
+                .hint("put the file itself into the folder"));
         }
         let bytes = std::fs::read(&real).map_err(cannot)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            Error::failed(format!(
-                "`{shown}` is not UTF-8: byte {at} begins no character"
-            ))
-            .hint("save the file as UTF-8")
+            Error::failed(format!("`{shown}` is not UTF-8: byte {at} begins no character"))
+                .hint("save the file as UTF-8")
         })?;
         if let Some(at) = text.find('\0') {
-            return Err(Error::failed(format!(
-                "`{shown}` has a NUL at byte {at}, which PostgreSQL cannot take"
-            )));
+            return Err(Error::failed(format!("`{shown}` has a NUL at byte {at}, which PostgreSQL cannot take")));
         }
-        let file_name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Ok(Half {
-            path,
-            file_name,
-            text,
-        })
+        let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Half { path, file_name, text })
     }
 }
 
@@ -81,12 +66,7 @@ impl SqlFile {
 
     /// The index of the layout that claims the file, and why.
     pub fn layout(&self) -> (usize, &'static str) {
-        claim(
-            &self.file_name,
-            &self.up.text,
-            &self.named,
-            self.down.is_some(),
-        )
+        claim(&self.file_name, &self.up.text, &self.named, self.down.is_some())
     }
 
     pub fn migration(&self, layout: &dyn Layout) -> Result<Migration> {
@@ -104,10 +84,7 @@ impl SqlFile {
         let asked = directives(&comments, &self.file_name, &mut metadata)?;
 
         let mut up = cut(&self.up, halves.up, &mut metadata)?;
-        let mut down = halves
-            .down
-            .map(|half| cut(&self.up, half, &mut metadata))
-            .transpose()?;
+        let mut down = halves.down.map(|half| cut(&self.up, half, &mut metadata)).transpose()?;
         // Above the halves the directive is about both.
         let down_cut = halves.down;
         for line in asked.no_transaction {
@@ -160,11 +137,7 @@ impl SqlFile {
         let mut own = Metadata::default();
         let asked = directives(&comments, &file.file_name, &mut own)?;
         metadata.allow.append(&mut own.allow);
-        let whole = Cut {
-            start: 0,
-            end: file.text.len(),
-            first_line: 1,
-        };
+        let whole = Cut { start: 0, end: file.text.len(), first_line: 1 };
         let mut script = cut(file, whole, metadata)?;
         if let Some(line) = asked.no_transaction.first() {
             let reason = format!("`-- ripcord: no-transaction` in line {line}");
@@ -184,25 +157,10 @@ impl SqlFile {
 }
 
 /// The index of the layout that claims a text, and why.
-pub(super) fn claim(
-    file: &str,
-    text: &str,
-    named: &Named,
-    has_down_file: bool,
-) -> (usize, &'static str) {
+pub(super) fn claim(file: &str, text: &str, named: &Named, has_down_file: bool) -> (usize, &'static str) {
     let comments = comment_lines(text);
-    let page = Page {
-        file,
-        text,
-        comments: &comments,
-        style: named.style,
-        side: named.side,
-        has_down_file,
-    };
-    ALL.iter()
-        .enumerate()
-        .find_map(|(at, layout)| Some((at, layout.claims(&page)?)))
-        .unwrap_or((ALL.len() - 1, ""))
+    let page = Page { file, text, comments: &comments, style: named.style, side: named.side, has_down_file };
+    ALL.iter().enumerate().find_map(|(at, layout)| Some((at, layout.claims(&page)?))).unwrap_or((ALL.len() - 1, ""))
 }
 
 /// The number of the line that the byte before `end` stands in.
@@ -233,12 +191,8 @@ fn cut(file: &Half, cut: Cut, metadata: &mut Metadata) -> Result<Script> {
     };
     metadata.remarks.push(Remark {
         rule: "transaction-control",
-        line: script
-            .statements
-            .first()
-            .map_or(cut.first_line, |first| script.line(first)),
-        message: "the file's own BEGIN and COMMIT are left out: it runs in ripcord's transaction"
-            .to_owned(),
+        line: script.statements.first().map_or(cut.first_line, |first| script.line(first)),
+        message: "the file's own BEGIN and COMMIT are left out: it runs in ripcord's transaction".to_owned(),
     });
     Script::parse(&unwrapped, &file.file_name, cut.first_line)
 }
@@ -253,37 +207,17 @@ fn unwrap_transaction(script: &Script) -> Option<String> {
         let folded = fold(script.text(statement)).to_ascii_lowercase();
         words.contains(&folded.trim_end_matches([';', ' ']))
     };
-    let wrapped = plain(
-        first,
-        &[
-            "begin",
-            "begin work",
-            "begin transaction",
-            "start transaction",
-        ],
-    ) && plain(
-        last,
-        &[
-            "commit",
-            "commit work",
-            "commit transaction",
-            "end",
-            "end work",
-            "end transaction",
-        ],
-    ) && inner.iter().all(|statement| {
-        !statement.effect.controls_transaction && !statement.effect.needs_no_transaction
-    });
+    let wrapped = plain(first, &["begin", "begin work", "begin transaction", "start transaction"])
+        && plain(last, &["commit", "commit work", "commit transaction", "end", "end work", "end transaction"])
+        && inner
+            .iter()
+            .all(|statement| !statement.effect.controls_transaction && !statement.effect.needs_no_transaction);
     if !wrapped {
         return None;
     }
     let blank = |range: std::ops::Range<usize>| -> Option<String> {
         let text = script.sql.get(range)?;
-        Some(
-            text.bytes()
-                .map(|byte| if byte == b'\n' { '\n' } else { ' ' })
-                .collect(),
-        )
+        Some(text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect())
     };
     let mut text = script.sql.get(..first.start)?.to_owned();
     text.push_str(&blank(first.start..first.end)?);

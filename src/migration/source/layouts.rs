@@ -46,21 +46,13 @@ pub(super) trait Layout {
 }
 
 /// All layouts; the first that claims a file reads it.
-pub(super) const ALL: [&dyn Layout; 4] = [
-    &super::banners::Banners,
-    &super::metadata::MetadataLayout,
-    &super::numbered::Numbered,
-    &super::plain::Plain,
-];
+pub(super) const ALL: [&dyn Layout; 4] =
+    [&super::banners::Banners, &super::metadata::MetadataLayout, &super::numbered::Numbered, &super::plain::Plain];
 
 impl Page<'_> {
     /// The whole file.
     pub fn whole(&self) -> Cut {
-        Cut {
-            start: 0,
-            end: self.text.len(),
-            first_line: 1,
-        }
+        Cut { start: 0, end: self.text.len(), first_line: 1 }
     }
 
     /// From after one comment line to the beginning of another, or to the end.
@@ -74,10 +66,7 @@ impl Page<'_> {
 
     /// From the beginning to a comment line.
     pub fn before(&self, to: &CommentLine<'_>) -> Cut {
-        Cut {
-            end: to.start,
-            ..self.whole()
-        }
+        Cut { end: to.start, ..self.whole() }
     }
 
     /// Whether a part has nothing but white space and comments in it.

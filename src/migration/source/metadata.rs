@@ -17,11 +17,7 @@ impl Layout for MetadataLayout {
     }
 
     fn claims(&self, page: &Page<'_>) -> Option<&'static str> {
-        if page
-            .comments
-            .iter()
-            .any(|comment| begins_metadata(comment).is_some())
-        {
+        if page.comments.iter().any(|comment| begins_metadata(comment).is_some()) {
             Some("@metadata")
         } else if page.comments.iter().any(is_marker) {
             Some("an UP or DOWN marker")
@@ -42,10 +38,7 @@ fn is_marker(comment: &CommentLine<'_>) -> bool {
 
 fn halves(page: &Page<'_>) -> Result<Halves> {
     let find = |wanted: &str| -> Result<Option<&CommentLine<'_>>> {
-        let mut found = page
-            .comments
-            .iter()
-            .filter(|comment| marker(comment) == wanted);
+        let mut found = page.comments.iter().filter(|comment| marker(comment) == wanted);
         let first = found.next();
         match (first, found.next()) {
             (Some(first), Some(second)) => Err(Error::failed(format!(
@@ -71,55 +64,34 @@ fn halves(page: &Page<'_>) -> Result<Halves> {
         .hint("move it below the marker that it belongs to"));
     }
     Ok(match (up, down) {
-        (Some(up), Some(down)) if down.start < up.start => Halves {
-            up: page.between(up, None),
-            down: Some(page.between(down, Some(up))),
-        },
-        (Some(up), down) => Halves {
-            up: page.between(up, down),
-            down: down.map(|down| page.between(down, None)),
-        },
-        (None, Some(down)) => Halves {
-            up: page.before(down),
-            down: Some(page.between(down, None)),
-        },
-        (None, None) => Halves {
-            up: page.whole(),
-            down: None,
-        },
+        (Some(up), Some(down)) if down.start < up.start => {
+            Halves { up: page.between(up, None), down: Some(page.between(down, Some(up))) }
+        }
+        (Some(up), down) => Halves { up: page.between(up, down), down: down.map(|down| page.between(down, None)) },
+        (None, Some(down)) => Halves { up: page.before(down), down: Some(page.between(down, None)) },
+        (None, None) => Halves { up: page.whole(), down: None },
     })
 }
 
 fn begins_metadata<'a>(comment: &CommentLine<'a>) -> Option<&'a str> {
     let (word, rest) = comment.text.split_at_checked("@metadata".len())?;
-    (word.eq_ignore_ascii_case("@metadata") && !rest.starts_with(char::is_alphanumeric))
-        .then(|| rest.trim_start())
+    (word.eq_ignore_ascii_case("@metadata") && !rest.starts_with(char::is_alphanumeric)).then(|| rest.trim_start())
 }
 
 fn read_metadata(page: &Page<'_>, metadata: &mut Metadata) -> Result<()> {
-    let mut blocks = page
-        .comments
-        .iter()
-        .enumerate()
-        .filter_map(|(at, comment)| Some((at, comment, begins_metadata(comment)?)));
+    let mut blocks =
+        page.comments.iter().enumerate().filter_map(|(at, comment)| Some((at, comment, begins_metadata(comment)?)));
     let Some((at, first, begins)) = blocks.next() else {
         return Ok(());
     };
-    let wrong = |line: u32, message: String| {
-        Error::failed(format!("`{}`, line {line}: {message}", page.file))
-    };
+    let wrong = |line: u32, message: String| Error::failed(format!("`{}`, line {line}: {message}", page.file));
     if let Some((_, second, _)) = blocks.next() {
         let message = format!("a second `@metadata`; the first is in line {}", first.line);
         return Err(wrong(second.line, message));
     }
     // The comment lines that follow without a gap; the JSON ends where it ends.
     let mut json = begins.to_owned();
-    for (comment, line) in page
-        .comments
-        .iter()
-        .skip(at + 1)
-        .zip(first.line.saturating_add(1)..)
-    {
+    for (comment, line) in page.comments.iter().skip(at + 1).zip(first.line.saturating_add(1)..) {
         if comment.line != line || is_marker(comment) {
             break;
         }
@@ -140,18 +112,11 @@ fn read_metadata(page: &Page<'_>, metadata: &mut Metadata) -> Result<()> {
         }
     };
     let Value::Object(entries) = value else {
-        return Err(wrong(
-            first.line,
-            "the `@metadata` is no JSON object".to_owned(),
-        ));
+        return Err(wrong(first.line, "the `@metadata` is no JSON object".to_owned()));
     };
     for (key, value) in entries {
-        let known = take(metadata, &key, &value).map_err(|expected| {
-            wrong(
-                first.line,
-                format!("`{key}` in `@metadata` must be {expected}"),
-            )
-        })?;
+        let known = take(metadata, &key, &value)
+            .map_err(|expected| wrong(first.line, format!("`{key}` in `@metadata` must be {expected}")))?;
         if !known {
             metadata.remarks.push(Remark {
                 rule: "metadata",
@@ -177,10 +142,7 @@ fn take(metadata: &mut Metadata, key: &str, value: &Value) -> Result<bool, &'sta
     };
     let one_of = |known: &[&str], expected| {
         let text = text()?;
-        known
-            .contains(&text.as_str())
-            .then_some(text)
-            .ok_or(expected)
+        known.contains(&text.as_str()).then_some(text).ok_or(expected)
     };
     match key {
         "author" => metadata.author = Some(text()?),

@@ -51,41 +51,23 @@ const USUAL: [&str; 7] = [
 pub fn find(base: &Path) -> Result<PathBuf> {
     let holds_sql = |folder: &PathBuf| {
         std::fs::read_dir(folder).is_ok_and(|entries| {
-            entries
-                .flatten()
-                .any(|entry| names::stem(&entry.file_name().to_string_lossy()).is_some())
+            entries.flatten().any(|entry| names::stem(&entry.file_name().to_string_lossy()).is_some())
         })
     };
-    let mut found: Vec<PathBuf> = USUAL
-        .iter()
-        .map(|usual| base.join(usual))
-        .filter(holds_sql)
-        .collect();
+    let mut found: Vec<PathBuf> = USUAL.iter().map(|usual| base.join(usual)).filter(holds_sql).collect();
     // A folder that is there and still empty is the project's, when it is the only one.
     if found.is_empty() {
         found = USUAL.iter().map(|usual| base.join(usual)).filter(|folder| folder.is_dir()).collect();
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(Error::usage(format!(
-            "no folder of migrations below `{}`",
-            base.display()
-        ))
-        .because(format!(
-            "looked for `.sql` files in `{}`",
-            USUAL.join("`, `")
-        ))
-        .hint("name it: --migrations-dir DIR")),
+        0 => Err(Error::usage(format!("no folder of migrations below `{}`", base.display()))
+            .because(format!("looked for `.sql` files in `{}`", USUAL.join("`, `")))
+            .hint("name it: --migrations-dir DIR")),
         _ => {
-            let shown: Vec<String> = found
-                .iter()
-                .map(|folder| format!("`{}`", folder.display()))
-                .collect();
-            Err(Error::usage(format!(
-                "more than one folder of migrations: {}",
-                shown.join(", ")
-            ))
-            .hint("say which: --migrations-dir DIR"))
+            let shown: Vec<String> = found.iter().map(|folder| format!("`{}`", folder.display())).collect();
+            Err(Error::usage(format!("more than one folder of migrations: {}", shown.join(", ")))
+                .hint("say which: --migrations-dir DIR"))
         }
     }
 }
@@ -110,12 +92,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
                 named.version
             )));
         }
-        pages.push(SqlFile::open(
-            folder,
-            path,
-            named,
-            downs.into_iter().next(),
-        )?);
+        pages.push(SqlFile::open(folder, path, named, downs.into_iter().next())?);
     }
     for (path, _) in std::mem::take(&mut reading.downs) {
         reading.misname(path, "a DOWN without the UP that it belongs to");
@@ -147,9 +124,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
             migrations.push(page.migration(layout_at(at))?);
         }
     }
-    migrations.sort_by(|one, other| {
-        (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name))
-    });
+    migrations.sort_by(|one, other| (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name)));
     reading.skipped.sort();
     Ok(Folder {
         path: folder.to_owned(),
@@ -165,14 +140,9 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
 pub(crate) fn read_texts(folder: &Path) -> Result<Vec<(String, String)>> {
     let files = list(folder)?;
     let texts = files.into_keys().map(|path| {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let text = std::fs::read(&path).unwrap_or_default();
-        (
-            name.unwrap_or_default(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
+        (name.unwrap_or_default(), String::from_utf8_lossy(&text).into_owned())
     });
     Ok(texts.collect())
 }
@@ -202,10 +172,7 @@ fn majority(counts: &[usize]) -> usize {
     let numbered = 2;
     match counts.iter().copied().max().unwrap_or_default() {
         0 => numbered,
-        most => counts
-            .iter()
-            .position(|&count| count == most)
-            .unwrap_or(numbered),
+        most => counts.iter().position(|&count| count == most).unwrap_or(numbered),
     }
 }
 
@@ -214,16 +181,10 @@ fn layout_at(at: usize) -> &'static dyn Layout {
 }
 
 fn forced_layout(wanted: &str) -> Result<usize> {
-    ALL.iter()
-        .position(|layout| layout.name() == wanted)
-        .ok_or_else(|| {
-            let known: Vec<String> = ALL
-                .iter()
-                .map(|layout| format!("`{}`", layout.name()))
-                .collect();
-            Error::usage(format!("no layout is called `{wanted}`"))
-                .because(format!("known: {}", known.join(", ")))
-        })
+    ALL.iter().position(|layout| layout.name() == wanted).ok_or_else(|| {
+        let known: Vec<String> = ALL.iter().map(|layout| format!("`{}`", layout.name())).collect();
+        Error::usage(format!("no layout is called `{wanted}`")).because(format!("known: {}", known.join(", ")))
+    })
 }
 
 fn reason(counts: &[usize], majority: usize, chosen: &[(usize, &str)], forced: bool) -> String {
@@ -234,11 +195,7 @@ fn reason(counts: &[usize], majority: usize, chosen: &[(usize, &str)], forced: b
     if total == 0 {
         return "the folder is empty".to_owned();
     }
-    let whys: BTreeSet<&str> = chosen
-        .iter()
-        .filter(|(at, _)| *at == majority)
-        .map(|(_, why)| *why)
-        .collect();
+    let whys: BTreeSet<&str> = chosen.iter().filter(|(at, _)| *at == majority).map(|(_, why)| *why).collect();
     let whys: Vec<&str> = whys.into_iter().collect();
     let count = counts.get(majority).copied().unwrap_or_default();
     format!("{count} of {total} files: {}", whys.join("; "))
@@ -252,16 +209,12 @@ fn list(folder: &Path) -> Result<BTreeMap<PathBuf, String>> {
         } else {
             "see to it that the folder can be read"
         };
-        Error::usage(format!("cannot read the folder `{}`", folder.display()))
-            .because(cause)
-            .hint(hint)
+        Error::usage(format!("cannot read the folder `{}`", folder.display())).because(cause).hint(hint)
     };
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let Some(stem) = name.as_deref().and_then(names::stem) else {
             continue;
         };
@@ -315,13 +268,7 @@ impl Reading {
         let by_name = self.downs.iter().any(|(_, down)| same_name(down));
         let (taken, left) = std::mem::take(&mut self.downs)
             .into_iter()
-            .partition(|(_, down)| {
-                if by_name {
-                    same_name(down)
-                } else {
-                    same_version(down)
-                }
-            });
+            .partition(|(_, down)| if by_name { same_name(down) } else { same_version(down) });
         self.downs = left;
         let taken: Vec<(PathBuf, Named)> = taken;
         taken.into_iter().map(|(path, _)| path).collect()

@@ -37,8 +37,7 @@ pub(crate) enum Style {
 /// The name without `.sql`, in whatever case; `None`: another kind of file.
 pub(crate) fn stem(file_name: &str) -> Option<&str> {
     let (stem, ending) = file_name.split_at_checked(file_name.len().checked_sub(4)?)?;
-    (ending.eq_ignore_ascii_case(".sql") && !stem.is_empty() && !stem.starts_with('.'))
-        .then_some(stem)
+    (ending.eq_ignore_ascii_case(".sql") && !stem.is_empty() && !stem.starts_with('.')).then_some(stem)
 }
 
 pub(crate) fn parse(stem: &str) -> Named {
@@ -52,19 +51,13 @@ pub(crate) fn parse(stem: &str) -> Named {
     if let Some((_, rest)) = split_date(stem) {
         return named(stem, rest, Style::Date);
     }
-    let end = stem
-        .find(|character: char| !character.is_ascii_digit() && character != '.')
-        .unwrap_or(stem.len());
+    let end = stem.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(stem.len());
     let (number, rest) = stem.split_at(end);
     let version = number.trim_end_matches('.');
     match version.bytes().next() {
         Some(first) if first.is_ascii_digit() => {
             let timestamp = version.len() >= 8 && !version.contains('.');
-            let style = if timestamp {
-                Style::Timestamp
-            } else {
-                Style::Number
-            };
+            let style = if timestamp { Style::Timestamp } else { Style::Number };
             named(version, rest, style)
         }
         _ => named(stem, stem, Style::None),
@@ -97,12 +90,7 @@ mod tests {
             ("2.10_late fix", "2.10", "late fix", Style::Number),
             ("12-dash", "12", "dash", Style::Number),
             ("3__two", "3", "two", Style::Number),
-            (
-                "20250726123456_add_ratings",
-                "20250726123456",
-                "add_ratings",
-                Style::Timestamp,
-            ),
+            ("20250726123456_add_ratings", "20250726123456", "add_ratings", Style::Timestamp),
             (
                 "2026-01-20_create_finances_table",
                 "2026-01-20_create_finances_table",
@@ -114,11 +102,7 @@ mod tests {
             (".5_x", ".5_x", "5_x", Style::None),
         ] {
             let named = parse(stem);
-            assert_eq!(
-                (named.version.as_str(), named.style),
-                (version, style),
-                "{stem}"
-            );
+            assert_eq!((named.version.as_str(), named.style), (version, style), "{stem}");
             if style != Style::None {
                 assert_eq!(named.name, name, "{stem}");
             }

@@ -23,9 +23,6 @@ impl Layout for Numbered {
     }
 
     fn read(&self, page: &Page<'_>, _metadata: &mut Metadata) -> Result<Halves> {
-        Ok(Halves {
-            up: page.whole(),
-            down: None,
-        })
+        Ok(Halves { up: page.whole(), down: None })
     }
 }

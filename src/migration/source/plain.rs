@@ -16,9 +16,6 @@ impl Layout for Plain {
     }
 
     fn read(&self, page: &Page<'_>, _metadata: &mut Metadata) -> Result<Halves> {
-        Ok(Halves {
-            up: page.whole(),
-            down: None,
-        })
+        Ok(Halves { up: page.whole(), down: None })
     }
 }

@@ -55,29 +55,17 @@ DROP TABLE user_preferences;
 fn metadata_and_markers_are_read() {
     let migration = one(FULL);
     assert_eq!(migration.metadata.author.as_deref(), Some("ann"));
-    assert_eq!(
-        migration.metadata.estimated_duration,
-        Some(Duration::from_millis(1500))
-    );
+    assert_eq!(migration.metadata.estimated_duration, Some(Duration::from_millis(1500)));
     assert!(migration.metadata.breaking && !migration.metadata.requires_downtime);
     assert_eq!(migration.metadata.dependencies, ["001_users"]);
     assert_eq!(migration.metadata.affected_tables, ["user_preferences"]);
-    assert_eq!(
-        migration.metadata.rollback_strategy.as_deref(),
-        Some("restore")
-    );
+    assert_eq!(migration.metadata.rollback_strategy.as_deref(), Some("restore"));
     assert_eq!(migration.metadata.remarks.len(), 1);
     assert!(migration.metadata.remarks[0].message.contains("`ticket`"));
-    assert_eq!(
-        migration.up.sql,
-        "CREATE TABLE user_preferences (id int);\n\n"
-    );
+    assert_eq!(migration.up.sql, "CREATE TABLE user_preferences (id int);\n\n");
     assert_eq!(migration.up.first_line, 17);
     let down = migration.down.unwrap();
-    assert_eq!(
-        (down.sql.as_str(), down.first_line),
-        ("DROP TABLE user_preferences;\n", 20)
-    );
+    assert_eq!((down.sql.as_str(), down.first_line), ("DROP TABLE user_preferences;\n", 20));
     assert_eq!(down.line(&down.statements[0]), 20);
 }
 
@@ -85,17 +73,11 @@ fn metadata_and_markers_are_read() {
 fn broken_metadata_is_told_with_its_line() {
     let fails = |text: &str| dir(&[("001_a.sql", text)]).fails();
     let error = fails("-- x\n-- @metadata {\n--   \"author\": ann\n-- }\n-- UP\nselect 1;");
-    assert!(
-        error.contains("`001_a.sql`, line 3: the `@metadata` is no valid JSON"),
-        "{error}"
-    );
+    assert!(error.contains("`001_a.sql`, line 3: the `@metadata` is no valid JSON"), "{error}");
     assert!(fails("-- @metadata\nselect 1;").contains("line 1"));
     assert!(fails("-- @metadata [1]\n").contains("no JSON object"));
     let error = fails("-- @metadata {\"risk\": \"huge\"}\n");
-    assert!(
-        error.contains("`risk` in `@metadata` must be `low`, `medium` or `high`"),
-        "{error}"
-    );
+    assert!(error.contains("`risk` in `@metadata` must be `low`, `medium` or `high`"), "{error}");
     assert!(fails("-- @metadata {}\n-- @metadata {}").contains("line 2: a second `@metadata`"));
     assert!(fails("-- @metadata {\n-- UP\nselect 1;").contains("no valid JSON"));
 }
@@ -117,10 +99,7 @@ fn markers_in_any_case_and_indented() {
         let down = migration.down.as_ref().unwrap();
         assert_eq!(up.statements.len(), 1, "{text}");
         assert_eq!(up.text(&up.statements[0]), "select 1;", "{text}");
-        assert!(
-            down.text(&down.statements[0]).starts_with("select 2"),
-            "{text}"
-        );
+        assert!(down.text(&down.statements[0]).starts_with("select 2"), "{text}");
     }
 }
 
@@ -135,17 +114,9 @@ fn markers_in_quotes_are_none() {
 #[test]
 fn misplaced_markers_are_told() {
     let fails = |text: &str| dir(&[("001_a.sql", text)]).fails();
-    assert!(
-        fails("select 1;\n-- UP\nselect 2;")
-            .contains("line 2: SQL stands before the `-- UP` marker")
-    );
-    assert!(
-        fails("-- UP\n-- DOWN\n-- UP")
-            .contains("line 3: a second `-- UP` marker; the first is in line 1")
-    );
-    assert!(
-        fails("select 1;\n-- DOWN\nselect 1;\n-- UP\n").contains("SQL stands before the `-- DOWN`")
-    );
+    assert!(fails("select 1;\n-- UP\nselect 2;").contains("line 2: SQL stands before the `-- UP` marker"));
+    assert!(fails("-- UP\n-- DOWN\n-- UP").contains("line 3: a second `-- UP` marker; the first is in line 1"));
+    assert!(fails("select 1;\n-- DOWN\nselect 1;\n-- UP\n").contains("SQL stands before the `-- DOWN`"));
 }
 
 #[test]
@@ -183,10 +154,7 @@ fn a_rollback_comment_is_a_banner_only_between_rules() {
     assert_eq!(folder.layout, "banners");
     assert!(folder.migrations[0].down.is_some());
     let error = dir(&[("1.sql", "-- ROLLBACK\nselect 1;\n-- FORWARD MIGRATION\n")]).fails();
-    assert!(
-        error.contains("line 1: the `-- ROLLBACK` banner stands before"),
-        "{error}"
-    );
+    assert!(error.contains("line 1: the `-- ROLLBACK` banner stands before"), "{error}");
 }
 
 #[test]
@@ -202,21 +170,10 @@ fn the_banner_layout_leaves_files_out_and_sorts_unnumbered_ones_last() {
         ("notes.txt", "it's not SQL"),
     ])
     .read();
-    let names: Vec<&str> = folder
-        .migrations
-        .iter()
-        .map(|one| one.file_name.as_str())
-        .collect();
+    let names: Vec<&str> = folder.migrations.iter().map(|one| one.file_name.as_str()).collect();
     assert_eq!(names, ["002_a.sql", "12_b.sql", "add_more.sql"]);
     let whys: Vec<&str> = folder.skipped.iter().map(|(_, why)| why.as_str()).collect();
-    assert_eq!(
-        whys,
-        [
-            "master file: applied only by `baseline`",
-            "its name says deprecated",
-            "a combined file"
-        ]
-    );
+    assert_eq!(whys, ["master file: applied only by `baseline`", "its name says deprecated", "a combined file"]);
     assert!(folder.misnamed.is_empty());
 }
 
@@ -239,27 +196,13 @@ fn pairs_are_one_migration() {
     .read();
     assert_eq!(folder.layout, "numbered");
     assert_eq!(folder.migrations.len(), 3);
-    let downs: Vec<Option<&str>> = folder
-        .migrations
-        .iter()
-        .map(|one| one.down.as_ref().map(|down| down.text(&down.statements[0])))
-        .collect();
+    let downs: Vec<Option<&str>> =
+        folder.migrations.iter().map(|one| one.down.as_ref().map(|down| down.text(&down.statements[0]))).collect();
     assert_eq!(downs, [Some("select 2;"), Some("select 4;"), None]);
     assert!(folder.migrations[0].up.no_transaction.is_none());
-    assert!(
-        folder.migrations[0]
-            .down
-            .as_ref()
-            .unwrap()
-            .no_transaction
-            .is_some()
-    );
+    assert!(folder.migrations[0].down.as_ref().unwrap().no_transaction.is_some());
     assert_eq!(folder.misnamed.len(), 1);
-    let error = dir(&[
-        ("001_a.sql", "-- UP\nselect 1;\n-- DOWN\nselect 2;"),
-        ("001_a.down.sql", "select 1;"),
-    ])
-    .fails();
+    let error = dir(&[("001_a.sql", "-- UP\nselect 1;\n-- DOWN\nselect 2;"), ("001_a.down.sql", "select 1;")]).fails();
     assert!(error.contains("is another"), "{error}");
     let error = dir(&[("1_a.sql", ""), ("1_b.down.sql", ""), ("1_c.down.sql", "")]).fails();
     assert!(error.contains("second DOWN for version `1`"), "{error}");
@@ -268,10 +211,7 @@ fn pairs_are_one_migration() {
 #[test]
 fn dated_files_of_one_day_are_told_apart() {
     let folder = dir(&[
-        (
-            "2026-01-20_b.sql",
-            "-- @depends-on: 2026-01-20_a.sql\nselect 1;",
-        ),
+        ("2026-01-20_b.sql", "-- @depends-on: 2026-01-20_a.sql\nselect 1;"),
         ("2026-01-20_a.sql", "select 1;"),
         ("20260119_c.sql", "select 1;"),
     ])
@@ -279,20 +219,14 @@ fn dated_files_of_one_day_are_told_apart() {
     assert_eq!(folder.layout, "plain");
     let labels: Vec<String> = folder.migrations.iter().map(Migration::label).collect();
     assert_eq!(labels, ["20260119_c", "2026-01-20_a", "2026-01-20_b"]);
-    assert_eq!(
-        folder.migrations[2].metadata.dependencies,
-        ["2026-01-20_a.sql"]
-    );
+    assert_eq!(folder.migrations[2].metadata.dependencies, ["2026-01-20_a.sql"]);
 }
 
 #[test]
 fn each_file_is_read_by_its_own_markers() {
     let folder = dir(&[
         ("001_a.sql", "-- UP\nselect 1;\n-- DOWN\nselect 1;"),
-        (
-            "002_b.sql",
-            "-- FORWARD MIGRATION\nselect 1;\n-- ROLLBACK\nselect 1;",
-        ),
+        ("002_b.sql", "-- FORWARD MIGRATION\nselect 1;\n-- ROLLBACK\nselect 1;"),
         ("003_c.sql", "-- UP\nselect 1;"),
         ("readme.sql", "select 1;"),
     ])
@@ -308,10 +242,7 @@ fn each_file_is_read_by_its_own_markers() {
 fn a_layout_can_be_forced() {
     let dir = dir(&[("001_a.sql", "-- UP\nselect 1;\n-- DOWN\nselect 1;")]);
     let folder = read(dir.0.path(), Some("plain")).unwrap();
-    assert_eq!(
-        (folder.layout, folder.reason.as_str()),
-        ("plain", "asked for")
-    );
+    assert_eq!((folder.layout, folder.reason.as_str()), ("plain", "asked for"));
     assert_eq!(folder.migrations[0].up.statements.len(), 2);
     let error = read(dir.0.path(), Some("flyweight")).unwrap_err();
     assert!(error.one_line().contains("`numbered`, "), "{error}");
@@ -327,16 +258,12 @@ fn directives_hold_for_the_half_that_they_stand_in() {
     assert!(down.up.no_transaction.is_none() && down.down.unwrap().no_transaction.is_some());
     let plain = one("-- ripcord: timeout 5m\n-- ripcord: no-transaction\nselect 1;");
     assert!(plain.up.no_transaction.unwrap().contains("line 2"));
-    assert_eq!(
-        plain.metadata.statement_timeout,
-        Some(Duration::from_secs(300))
-    );
+    assert_eq!(plain.metadata.statement_timeout, Some(Duration::from_secs(300)));
 }
 
 #[test]
 fn a_transaction_around_the_whole_is_blanked_out() {
-    let migration =
-        one("-- UP\nBEGIN;\n  select 1;\nCOMMIT;\n-- DOWN\nstart transaction; select 2; end");
+    let migration = one("-- UP\nBEGIN;\n  select 1;\nCOMMIT;\n-- DOWN\nstart transaction; select 2; end");
     assert_eq!(migration.up.sql, "      \n  select 1;\n       \n");
     assert_eq!(migration.up.statements.len(), 1);
     assert_eq!(migration.up.line(&migration.up.statements[0]), 3);
@@ -354,13 +281,7 @@ fn a_transaction_around_the_whole_is_blanked_out() {
     ] {
         let migration = one(kept);
         assert_eq!(migration.up.sql, kept);
-        assert!(
-            migration
-                .up
-                .statements
-                .iter()
-                .any(|one| one.effect.controls_transaction)
-        );
+        assert!(migration.up.statements.iter().any(|one| one.effect.controls_transaction));
     }
 }
 
@@ -373,10 +294,7 @@ fn checksums() {
     assert_eq!(plain.loose_checksum, edited.loose_checksum);
     assert_ne!(plain.loose_checksum, moved.loose_checksum);
     // printf 'select 1;' | sha256sum
-    assert_eq!(
-        one("select 1;").checksum,
-        "354b7196c9ba5fb4b21cf615bb6ec4cd5c07503c34229feef033fc081a8c03f4"
-    );
+    assert_eq!(one("select 1;").checksum, "354b7196c9ba5fb4b21cf615bb6ec4cd5c07503c34229feef033fc081a8c03f4");
 }
 
 #[test]
@@ -416,27 +334,13 @@ fn errors_in_the_sql_name_the_line_of_the_file() {
 
 #[test]
 fn one_usual_folder_is_found() {
-    let one = dir(&[
-        ("db/migrations/001_a.sql", ""),
-        ("migrations/readme.md", ""),
-    ]);
+    let one = dir(&[("db/migrations/001_a.sql", ""), ("migrations/readme.md", "")]);
     assert!(find(one.0.path()).unwrap().ends_with("db/migrations"));
-    let two = dir(&[
-        ("db/migrations/001_a.sql", ""),
-        ("migrations/001_a.sql", ""),
-    ]);
+    let two = dir(&[("db/migrations/001_a.sql", ""), ("migrations/001_a.sql", "")]);
     let error = find(two.0.path()).unwrap_err();
-    assert!(
-        error.message().contains("db/migrations`")
-            && error.hint_text().unwrap().contains("--migrations-dir")
-    );
+    assert!(error.message().contains("db/migrations`") && error.hint_text().unwrap().contains("--migrations-dir"));
     let none = dir(&[]);
-    assert!(
-        find(none.0.path())
-            .unwrap_err()
-            .one_line()
-            .contains("`supabase/migrations`")
-    );
+    assert!(find(none.0.path()).unwrap_err().one_line().contains("`supabase/migrations`"));
     let missing = read(&none.0.path().join("no"), None).unwrap_err();
     assert_eq!(missing.kind(), crate::error::Kind::Usage);
     assert_eq!(none.read().layout, "numbered");

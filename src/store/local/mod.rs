@@ -41,18 +41,22 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens (and creates, when missing) a folder as a store. One that exists is taken with the
-    /// permissions that it has; see [`Objects::loose_permissions`].
+    /// Opens a folder as a store; one that is missing is made by the first write, since looking must not
+    /// leave anything behind. One that exists is taken with the permissions that it has; see
+    /// [`Objects::loose_permissions`].
     pub fn open(root: &Path) -> Result<Local> {
         let root = std::path::absolute(root).map_err(|error| fault_io("find", root, &error))?;
-        create_root(&root)?;
-        Folder::open(&root)?;
+        match root.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            _ => drop(Folder::open(&root)?),
+        }
         Ok(Local { root, durable: Mutex::new(HashSet::new()) })
     }
 
     /// The folder at `parts`, made where it is missing, with durable names all the way.
     /// `None`: another process removed one of them meanwhile.
     fn folder_for_writing(&self, parts: &[&str]) -> Result<Option<Folder>> {
+        create_root(&self.root)?;
         let mut folder = Folder::open(&self.root)?;
         for part in parts {
             let child = match folder.child(part)? {
@@ -80,6 +84,9 @@ impl Local {
 
     /// The folder at `parts`; `None`: there is none.
     fn folder_for_reading(&self, parts: &[&str]) -> Result<Option<Folder>> {
+        if matches!(self.root.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
         let mut folder = Folder::open(&self.root)?;
         for part in parts {
             match folder.child(part)? {

@@ -33,12 +33,10 @@ fn judge(mounts: &str, path: &Path, in_container: bool) -> Option<String> {
         }
         // A layered file system in a container is the container's own: a volume is another mount. A root on
         // a plain disk cannot be told from a machine that merely has a container's marker files.
-        kind if in_container && (kind.contains("overlay") || kind == "aufs") => {
-            Some(format!(
-                "`{shown}` is in the container's own file system ({kind}) and gone when the \
+        kind if in_container && (kind.contains("overlay") || kind == "aufs") => Some(format!(
+            "`{shown}` is in the container's own file system ({kind}) and gone when the \
                  container is replaced"
-            ))
-        }
+        )),
         _ => None,
     }
 }

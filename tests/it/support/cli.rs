@@ -69,7 +69,10 @@ impl Project {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("migrations")).unwrap();
         let project = Project { folder, url: url.to_owned(), environment: Vec::new() };
-        project.write("ripcord.toml", "[environments.test]\nprotected = false\napproval = false\nallow_skip_backup = true\n");
+        project.write(
+            "ripcord.toml",
+            "[environments.test]\nprotected = false\napproval = false\nallow_skip_backup = true\n",
+        );
         project
     }
 

@@ -13,16 +13,14 @@ use crate::args::ApplyArgs;
 pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
     app.require_health_complete()?;
     let ctx = app.context().await?;
-    let mut request = Request {
-        skip_backup: app.skip_backup()?,
-        ..request(app, &args)
-    };
+    let mut request = Request { skip_backup: app.skip_backup()?, ..request(app, &args) };
     let planned = apply::plan(&ctx, &request).await?;
     if app.resolved.dry_run {
         return Ok(show(app, &planned));
     }
     if !planned.plan.pending.is_empty() {
-        request.approver = app.approve(&format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database()))?;
+        request.approver =
+            app.approve(&format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database()))?;
     }
     let report = apply::execute(&ctx, &request, planned).await;
     app.out.report(&report);
@@ -47,12 +45,7 @@ pub fn request(app: &App, args: &ApplyArgs) -> Request {
 
 /// Which migrations are wanted.
 pub fn selection(app: &App, args: &ApplyArgs) -> Selection {
-    Selection {
-        target: args.target.clone(),
-        file: args.file.clone(),
-        limit: app.resolved.limit,
-        again: args.again,
-    }
+    Selection { target: args.target.clone(), file: args.file.clone(), limit: app.resolved.limit, again: args.again }
 }
 
 /// The plan: every migration with its reason, and every statement that would go to the server.

@@ -1,7 +1,7 @@
 //! `aside …`: databases that a swap kept.
 
-use ripcord::ops::{RunReport, backup, upkeep};
 use ripcord::ops::report::Outcome;
+use ripcord::ops::{RunReport, backup, upkeep};
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
@@ -16,14 +16,20 @@ pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
             let rows: Vec<Vec<String>> = kept
                 .iter()
                 .map(|database| {
-                    vec![database.name.clone(), database.bytes.map_or_else(|| "-".to_owned(), backup::bytes), database.comment.clone().unwrap_or_default()]
+                    vec![
+                        database.name.clone(),
+                        database.bytes.map_or_else(|| "-".to_owned(), backup::bytes),
+                        database.comment.clone().unwrap_or_default(),
+                    ]
                 })
                 .collect();
             app.out.list("aside list", &kept, &["name", "size", "what it is"], &rows);
         }
         AsideCommand::Drop { name } => {
             if !kept.iter().any(|database| database.name == name) {
-                return Err(Error::usage(format!("no swap of this database has kept a `{name}`")).hint("ripcord aside list"));
+                return Err(
+                    Error::usage(format!("no swap of this database has kept a `{name}`")).hint("ripcord aside list")
+                );
             }
             for hindrance in upkeep::aside_hindrances(&ctx, &name).await? {
                 app.out.warn(&hindrance);

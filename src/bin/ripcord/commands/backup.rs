@@ -107,8 +107,10 @@ fn row(item: &Item) -> Vec<String> {
 async fn show(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
     let (lineage, items) = items(ctx).await?;
     let id = catalog::resolve(ctx, lineage, id).await?;
-    let item = items.into_iter().find(|item| item.id == id).ok_or_else(|| Error::failed(format!("backup `{id}` is gone")))?;
-    let mut value = serde_json::to_value(&item).map_err(|error| Error::failed("the backup cannot be shown").because(error))?;
+    let item =
+        items.into_iter().find(|item| item.id == id).ok_or_else(|| Error::failed(format!("backup `{id}` is gone")))?;
+    let mut value =
+        serde_json::to_value(&item).map_err(|error| Error::failed("the backup cannot be shown").because(error))?;
     if ctx.keys.is_ok() {
         let (manifest, _) = backup::open_manifest(ctx, lineage, id).await?;
         let sealed = &manifest.sealed;
@@ -121,7 +123,8 @@ async fn show(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
                 .collect::<Vec<_>>(),
         });
     }
-    let text = serde_json::to_string_pretty(&value).map_err(|error| Error::failed("the backup cannot be shown").because(error))?;
+    let text = serde_json::to_string_pretty(&value)
+        .map_err(|error| Error::failed("the backup cannot be shown").because(error))?;
     app.out.data(&text);
     app.out.items("backup show", Outcome::Done, &[value]);
     Ok(Exit::DONE)
@@ -132,7 +135,11 @@ async fn verify(app: &App, ctx: &Context, args: BackupVerifyArgs) -> Result<Exit
     let (lineage, items) = items(ctx).await?;
     let ids = match &args.id {
         Some(id) => vec![catalog::resolve(ctx, lineage, id).await?],
-        None => items.iter().filter(|item| matches!(item.status.as_str(), "verified" | "complete" | "damaged")).map(|item| item.id).collect(),
+        None => items
+            .iter()
+            .filter(|item| matches!(item.status.as_str(), "verified" | "complete" | "damaged"))
+            .map(|item| item.id)
+            .collect(),
     };
     let mut damaged: Option<Error> = None;
     let mut rows = Vec::new();

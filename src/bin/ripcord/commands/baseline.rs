@@ -13,6 +13,10 @@ pub async fn run(app: &App, args: BaselineArgs) -> Result<Exit> {
     let recorded = upkeep::baseline(&ctx, &args.version).await?;
     recorded.iter().for_each(|label| app.out.say(&format!("recorded `{label}` as applied")));
     let outcome = if recorded.is_empty() { Outcome::NothingToDo } else { Outcome::Done };
-    app.out.report(&RunReport::new("baseline", outcome, format!("unchanged; {} migrations recorded as applied", recorded.len())));
+    app.out.report(&RunReport::new(
+        "baseline",
+        outcome,
+        format!("unchanged; {} migrations recorded as applied", recorded.len()),
+    ));
     Ok(Exit::DONE)
 }

@@ -18,7 +18,17 @@ pub async fn run(app: &App, command: LockCommand) -> Result<Exit> {
                 (Some(_), false) => "free, but the row of a dead run is left: ripcord recover",
                 (None, false) => "free",
             };
-            let who = row.as_ref().map(|row| format!("{}@{}:{} ({}, run {}, since {})", row.holder, row.host, row.pid, row.command, row.run, row.since.format("%Y-%m-%d %H:%M:%S UTC")));
+            let who = row.as_ref().map(|row| {
+                format!(
+                    "{}@{}:{} ({}, run {}, since {})",
+                    row.holder,
+                    row.host,
+                    row.pid,
+                    row.command,
+                    row.run,
+                    row.since.format("%Y-%m-%d %H:%M:%S UTC")
+                )
+            });
             app.out.list(
                 "lock status",
                 &[serde_json::json!({ "held": held, "row": row })],
@@ -29,7 +39,11 @@ pub async fn run(app: &App, command: LockCommand) -> Result<Exit> {
         LockCommand::Release => {
             app.approve(&format!("Release the lock of `{}`", ctx.target.database()))?;
             let broken = upkeep::release_lock(&ctx).await?;
-            let text = if broken { "unchanged; the session that held the lock was ended" } else { "unchanged; nobody held the lock" };
+            let text = if broken {
+                "unchanged; the session that held the lock was ended"
+            } else {
+                "unchanged; nobody held the lock"
+            };
             app.out.report(&RunReport::new("lock release", Outcome::Done, text).hint("ripcord recover"));
         }
     }

@@ -28,7 +28,8 @@ fn show(app: &App, found: &[run::Unfinished]) -> Result<Exit> {
         .collect();
     let mut rows = Vec::new();
     for run in found {
-        let (command, database, _, holder) = run.opened().ok_or_else(|| Error::refused(format!("the journal of run `{}` has no beginning", run.run)))?;
+        let (command, database, _, holder) =
+            run.opened().ok_or_else(|| Error::refused(format!("the journal of run `{}` has no beginning", run.run)))?;
         let last = run.entries.last().and_then(|entry| serde_json::to_value(&entry.step).ok());
         let last = last.and_then(|step| step["step"].as_str().map(str::to_owned)).unwrap_or_default();
         rows.push(vec![run.run.to_string(), command.to_owned(), database.to_owned(), holder.to_owned(), last]);

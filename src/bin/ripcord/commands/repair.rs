@@ -13,6 +13,10 @@ pub async fn run(app: &App, args: RepairArgs) -> Result<Exit> {
     let mended = upkeep::repair(&ctx, args.forget.as_deref()).await?;
     mended.iter().for_each(|line| app.out.say(line));
     let outcome = if mended.is_empty() { Outcome::NothingToDo } else { Outcome::Done };
-    app.out.report(&RunReport::new("repair", outcome, format!("unchanged; {} rows of the history mended", mended.len())));
+    app.out.report(&RunReport::new(
+        "repair",
+        outcome,
+        format!("unchanged; {} rows of the history mended", mended.len()),
+    ));
     Ok(Exit::DONE)
 }

@@ -23,7 +23,12 @@ pub async fn run(app: &App, args: RollbackArgs) -> Result<Exit> {
         }
     }
     let ctx = app.context().await?;
-    let mut request = Request { undo, force: args.reason.clone().filter(|_| args.force), writes: app.settings().writes, approver: None };
+    let mut request = Request {
+        undo,
+        force: args.reason.clone().filter(|_| args.force),
+        writes: app.settings().writes,
+        approver: None,
+    };
     let undoing = rollback::plan(&ctx, &request).await?;
     if app.resolved.dry_run {
         return Ok(show(app, &undoing));

@@ -29,12 +29,14 @@ pub async fn run(app: &App, command: RunCommand) -> Result<Exit> {
         RunCommand::Show { id } => {
             let row = rows.iter().find(|row| id == "latest" || row.id.to_string().starts_with(&id));
             let row = row.ok_or_else(|| Error::usage(format!("no run begins with `{id}`")).hint("ripcord run list"))?;
-            let mut value = serde_json::to_value(row).map_err(|error| Error::failed("the run cannot be shown").because(error))?;
+            let mut value =
+                serde_json::to_value(row).map_err(|error| Error::failed("the run cannot be shown").because(error))?;
             if let (Some(lineage), Ok(_)) = (lineage, &ctx.keys) {
                 let steps = run::journal_of(&ctx, lineage, row.id).await?;
                 value["journal"] = serde_json::to_value(steps).unwrap_or_default();
             }
-            let text = serde_json::to_string_pretty(&value).map_err(|error| Error::failed("the run cannot be shown").because(error))?;
+            let text = serde_json::to_string_pretty(&value)
+                .map_err(|error| Error::failed("the run cannot be shown").because(error))?;
             app.out.data(&text);
             app.out.items("run show", Outcome::Done, &[value]);
         }

@@ -32,18 +32,33 @@ fn lines(status: &Status, verbose: bool) -> Vec<String> {
     let time = |at: ripcord::clock::Time| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
     let mut lines = vec![format!("database `{}`: {}", status.database, status.state), String::new()];
     let mut line = |name: &str, value: String| lines.push(format!("{name:<16}{value}"));
-    line("migrations", format!("{} in the folder, {} applied, {} pending, {} failed", status.total, status.applied, status.pending.len(), status.failed));
+    line(
+        "migrations",
+        format!(
+            "{} in the folder, {} applied, {} pending, {} failed",
+            status.total,
+            status.applied,
+            status.pending.len(),
+            status.failed
+        ),
+    );
     if let (Some(batch), Some(at)) = (status.last_batch, status.last_applied_at) {
         line("last batch", format!("{batch}, {}", time(at)));
     }
     line("Up to date:", if status.up_to_date { "Yes" } else { "No" }.to_owned());
     line(
         "last backup",
-        status.last_backup.as_ref().map_or_else(|| "none".to_owned(), |item| format!("`{}`, {} ({})", item.id, time(item.created_at), item.status)),
+        status.last_backup.as_ref().map_or_else(
+            || "none".to_owned(),
+            |item| format!("`{}`, {} ({})", item.id, time(item.created_at), item.status),
+        ),
     );
     line("last drill", status.last_drill.map_or_else(|| "never".to_owned(), time));
     if let Some(lock) = &status.lock {
-        line("lock", format!("{}@{}:{} since {} ({})", lock.holder, lock.host, lock.pid, time(lock.since), lock.command));
+        line(
+            "lock",
+            format!("{}@{}:{} since {} ({})", lock.holder, lock.host, lock.pid, time(lock.since), lock.command),
+        );
     }
     for name in &status.aside {
         line("kept aside", format!("`{name}`"));
