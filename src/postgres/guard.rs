@@ -47,7 +47,7 @@ impl Guard {
     pub async fn acquire(target: &Target, settings: &Settings, wait: Duration) -> Result<Guard> {
         let (session, in_target) = open_for_lock(target, settings).await?;
         let key = key(target.database());
-        let deadline = Instant::now() + wait;
+        let began = Instant::now();
         // language=SQL
         let attempt = format!("SELECT pg_catalog.pg_try_advisory_lock({key}), pg_catalog.pg_backend_pid()");
         loop {
@@ -59,11 +59,11 @@ impl Guard {
             if value(0) == Some("t") {
                 break;
             }
-            let now = Instant::now();
-            if now >= deadline {
+            let left = wait.saturating_sub(began.elapsed());
+            if left.is_zero() {
                 return Err(locked(&session, target).await);
             }
-            tokio::time::sleep(POLL.min(deadline - now)).await;
+            tokio::time::sleep(POLL.min(left)).await;
         }
         let guard = Guard { session, key, in_target };
         // Asked in a transaction of its own: a pooler may have answered from another backend by now.

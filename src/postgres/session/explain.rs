@@ -65,7 +65,6 @@ pub(super) fn notice(said: &DbError) -> String {
 
 /// An error of connecting, which names the target and tells what helps.
 pub(super) fn explain_connect(error: &tokio_postgres::Error, target: &Target) -> Error {
-    let place = target.redacted();
     let explained = match error.as_db_error() {
         Some(said) => explain_refusal(said, target),
         None if is_tls(error) => explain_tls(error),
@@ -78,10 +77,15 @@ pub(super) fn explain_connect(error: &tokio_postgres::Error, target: &Target) ->
             None => explain(error),
         },
     };
-    explained.context(format!("cannot connect to `{place}`"))
+    named(explained, target)
 }
 
-fn explain_network(cause: &io::Error) -> Error {
+/// Says what could not be connected to.
+pub(super) fn named(error: Error, target: &Target) -> Error {
+    error.context(format!("cannot connect to `{}`", target.redacted()))
+}
+
+pub(super) fn explain_network(cause: &io::Error) -> Error {
     let unknown = cause.to_string().contains("failed to lookup address");
     let (fact, hint) = match cause.kind() {
         _ if unknown => ("the host's name is not known".to_owned(), "check the host in the database URL or `PGHOST`"),

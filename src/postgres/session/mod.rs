@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsStream};
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsConnect, TlsStream};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Connection, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Target;
 use super::target::{Host, SslMode};
@@ -16,11 +17,16 @@ use crate::error::{Error, Result};
 use crate::settings::Retry;
 
 mod explain;
+mod stream;
 
 pub use explain::explain;
+use stream::{Address, Stream};
 
 /// The longest that closing waits for the server.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest pause between two attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Notices that are kept until somebody takes them; older ones go first.
 const KEPT_NOTICES: usize = 200;
@@ -42,7 +48,11 @@ pub struct Session {
     shared: Arc<Mutex<Shared>>,
     token: CancelToken,
     target: Target,
-    with_tls: bool,
+    /// A second handle to the connection, to see when the server closes it.
+    watch: Stream,
+    address: Address,
+    /// The name that the certificate must have, when the connection is encrypted.
+    tls_name: Option<String>,
     backend_pid: i32,
     server_version_num: i32,
 }
@@ -100,7 +110,7 @@ impl Session {
                 return Err(if attempt > 1 { error.because(format!("tried {attempt} times")) } else { error });
             }
             // Jitter: runs that were stopped by one outage should not come back in step.
-            tokio::time::sleep(delay.mul_f64(rand::random_range(0.75..1.25))).await;
+            tokio::time::sleep(delay.min(LONGEST_PAUSE).mul_f64(rand::random_range(0.75..1.25))).await;
             delay = delay.saturating_mul(2);
             attempt += 1;
         }
@@ -155,14 +165,18 @@ impl Session {
 
     /// Asks the server to cancel what the session is doing.
     pub async fn cancel(&self) -> Result<()> {
-        let answer = if self.with_tls {
-            tokio::time::timeout(CLOSE_LIMIT, self.token.cancel_query(self.target.tls()?)).await
-        } else {
-            tokio::time::timeout(CLOSE_LIMIT, self.token.cancel_query(NoTls)).await
+        let ask = async {
+            let stream = Stream::connect_to(&self.address).await.map_err(|error| explain::explain_network(&error))?;
+            let asked = match &self.tls_name {
+                Some(name) => self.token.cancel_query_raw(stream, connector(self.target.tls()?, name)?).await,
+                None => self.token.cancel_query_raw(stream, NoTls).await,
+            };
+            asked.map_err(|error| explain(&error))
         };
+        let answer = tokio::time::timeout(CLOSE_LIMIT, ask).await;
         match answer {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(explain(&error).context("the running statement could not be cancelled")),
+            Ok(Err(error)) => Err(error.context("the running statement could not be cancelled")),
             Err(_) => Err(Error::failed("the running statement could not be cancelled")
                 .because(format!("no answer within {} s", CLOSE_LIMIT.as_secs()))),
         }
@@ -222,9 +236,13 @@ impl Session {
 
     /// Closes it in order and waits until the server has ended the backend.
     pub async fn close(self) {
-        let Session { client, mut task, .. } = self;
+        let Session { client, mut task, mut watch, .. } = self;
         drop(client);
-        if tokio::time::timeout(CLOSE_LIMIT, &mut task).await.is_err() {
+        let ended = tokio::time::timeout(CLOSE_LIMIT, async {
+            let _ = (&mut task).await;
+            watch.until_closed().await;
+        });
+        if ended.await.is_err() {
             task.abort();
         }
     }
@@ -270,19 +288,18 @@ async fn connect_once(
     let plain = |error| Refused { encryption: false, error };
     let options: Vec<_> = START_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
     let mut config = target.config(host, &options.join(" "), with_tls);
-    config
-        .application_name(format!("ripcord {purpose}"))
-        .keepalives(true)
-        .keepalives_idle(Duration::from_secs(60))
-        .keepalives_interval(Duration::from_secs(10))
-        .keepalives_retries(6)
-        .tcp_user_timeout(Duration::from_secs(120));
+    config.application_name(format!("ripcord {purpose}"));
     let shared = Arc::new(Mutex::new(Shared::default()));
-    let started = if with_tls {
-        let tls = target.tls().map_err(plain)?;
-        start(&config, tls, &shared).await
-    } else {
-        start(&config, NoTls, &shared).await
+    let unreachable = |error: std::io::Error| plain(explain::named(explain::explain_network(&error), target));
+    let (stream, address) = Stream::connect(host).await.map_err(unreachable)?;
+    let (stream, watch) = stream.duplicate().map_err(unreachable)?;
+    let tls_name = with_tls.then(|| host.tls_name());
+    let started = match &tls_name {
+        Some(name) => {
+            let tls = target.tls().and_then(|tls| connector(tls, name)).map_err(plain)?;
+            start(&config, stream, tls, &shared).await
+        }
+        None => start(&config, stream, NoTls, &shared).await,
     };
     let (client, task) = started.map_err(|error| {
         let refused = error.code().is_some_and(|code| code.code() == "28000");
@@ -296,7 +313,9 @@ async fn connect_once(
         shared,
         token,
         target: target.clone(),
-        with_tls,
+        watch,
+        address,
+        tls_name,
         backend_pid: 0,
         server_version_num: 0,
     };
@@ -313,7 +332,7 @@ impl Session {
             .rows(
                 "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_version_num'), \
                  pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_database()::pg_catalog.text, \
-                 pg_catalog.getdatabaseencoding()), 'hex')",
+                 pg_catalog.getdatabaseencoding()), 'hex'), pg_catalog.pg_is_in_recovery()",
             )
             .await?;
         let value = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref).unwrap_or_default();
@@ -330,20 +349,36 @@ impl Session {
             ))
             .hint("give a URL that leads to PostgreSQL itself, with the database's own name (at most 63 bytes)"));
         }
+        if self.target.wants_writable() && value(3) == "t" {
+            // As libpq does, the next host is tried.
+            return Err(Error::failed(
+                "the server is a standby, and `target_session_attrs` asks for one that takes writes",
+            )
+            .with_connection_lost());
+        }
         self.set_later_settings().await
     }
 }
 
+type Connector = <MakeRustlsConnect as MakeTlsConnect<Stream>>::TlsConnect;
+
+/// The connector for one host.
+fn connector(mut tls: MakeRustlsConnect, name: &str) -> Result<Connector> {
+    <MakeRustlsConnect as MakeTlsConnect<Stream>>::make_tls_connect(&mut tls, name)
+        .map_err(|error| Error::failed("TLS cannot be set up").because(error))
+}
+
 async fn start<T>(
     config: &Config,
+    stream: Stream,
     tls: T,
     shared: &Arc<Mutex<Shared>>,
 ) -> std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>
 where
-    T: MakeTlsConnect<Socket>,
+    T: TlsConnect<Stream>,
     T::Stream: Send + 'static,
 {
-    let (client, connection) = config.connect(tls).await?;
+    let (client, connection) = config.connect_raw(stream, tls).await?;
     let shared = Arc::clone(shared);
     Ok((client, tokio::spawn(drive(connection, shared))))
 }

@@ -61,6 +61,29 @@ impl Host {
         self.address.is_none() && self.name.starts_with('/')
     }
 
+    /// Host name, address, or a socket's folder.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address to connect to instead of looking the name up.
+    pub(super) fn address(&self) -> Option<std::net::IpAddr> {
+        self.address
+    }
+
+    /// The port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The name that a certificate must have.
+    pub(super) fn tls_name(&self) -> String {
+        match self.address {
+            Some(address) if self.name.is_empty() => address.to_string(),
+            _ => self.name.clone(),
+        }
+    }
+
     fn is_local(&self) -> bool {
         match self.address.or_else(|| self.name.parse().ok()) {
             Some(address) => address.is_loopback(),
@@ -291,10 +314,7 @@ impl Target {
     pub fn redacted(&self) -> String {
         let mut hosts = Vec::new();
         for host in &self.server.hosts {
-            let name = match host.address {
-                Some(address) if host.name.is_empty() => address.to_string(),
-                _ => host.name.clone(),
-            };
+            let name = host.tls_name();
             let name = if name.contains(':') { format!("[{name}]") } else { encoded(&name) };
             hosts.push(format!("{name}:{}", host.port));
         }
@@ -341,16 +361,7 @@ impl Target {
     /// used, or not, as told.
     pub(super) fn config(&self, host: &Host, options: &str, with_tls: bool) -> Config {
         let mut config = Config::new();
-        if host.is_socket() {
-            config.host_path(&host.name);
-        } else {
-            let address = host.address.map(|address| address.to_string());
-            config.host(if host.name.is_empty() { address.unwrap_or_default() } else { host.name.clone() });
-            if let Some(address) = host.address {
-                config.hostaddr(address);
-            }
-        }
-        config.port(host.port).user(&self.server.user).dbname(&self.database);
+        config.user(&self.server.user).dbname(&self.database);
         if let Some(password) = self.password(host) {
             config.password(password.expose_secret());
         }
@@ -369,19 +380,19 @@ impl Target {
         }
         // Without TLS there is nothing to bind to; `require` must then fail, which the driver does.
         config.channel_binding(self.server.channel_binding);
-        config.target_session_attrs(self.server.session_attrs);
         config
+    }
+
+    /// Whether only a server that takes writes will do (`target_session_attrs`).
+    pub(super) fn wants_writable(&self) -> bool {
+        self.server.session_attrs == TargetSessionAttrs::ReadWrite
     }
 
     fn password(&self, host: &Host) -> Option<&SecretString> {
         if let Some((password, _)) = &self.server.password {
             return Some(password);
         }
-        let name = match host.address {
-            Some(address) if host.name.is_empty() => address.to_string(),
-            _ if SOCKET_FOLDERS.contains(&host.name.as_str()) => "localhost".to_owned(),
-            _ => host.name.clone(),
-        };
+        let name = if SOCKET_FOLDERS.contains(&host.name()) { "localhost".to_owned() } else { host.tls_name() };
         self.server.pass_file.find(&name, host.port, &self.database, &self.server.user)
     }
 }
