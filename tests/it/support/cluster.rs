@@ -222,7 +222,12 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        command.process_group(0).spawn().expect("postgres starts");
+        let server = command.process_group(0).spawn().expect("postgres starts");
+        // Reaped in the background: the server outlives this call.
+        std::thread::spawn(move || {
+            let mut server = server;
+            let _ = server.wait();
+        });
         assert!(self.wait_until_ready(Duration::from_secs(60)), "the server did not come back");
     }
 
