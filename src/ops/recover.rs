@@ -32,7 +32,11 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
             let mut report = RunReport::new(&command, reached.outcome, reached.database).failed(failure);
             report.proof = reached.proof.and_then(|proof| serde_json::to_value(proof).ok()).unwrap_or_default();
             report.writes_since_backup = reached.writes;
-            report.hint = Some(reached.hint);
+            // What helps against the failure itself comes first, where that is known.
+            report.hint = Some(match report.hint.take() {
+                Some(cure) if reached.hint == MEND => format!("{cure}; then: ripcord apply"),
+                _ => reached.hint,
+            });
             report
         }
         Err(second) => not_recovered(run, &command, failure, second).await,
@@ -54,6 +58,9 @@ impl Reached {
     }
 }
 
+/// When the database is back, and nothing better is known.
+const MEND: &str = "mend the cause, then: ripcord apply";
+
 /// The two ways on when a restore would lose what others wrote. Both go by the run's own journal: until
 /// one of them is taken, no other run begins.
 const ON_WRITES: &str = "to give those writes up: ripcord recover --writes accept-loss\n      \
@@ -74,7 +81,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     // First rung: nothing was committed, so there is nothing to bring back.
     if done.is_empty() {
         let proof = prove_nothing_changed(run).await?;
-        let mut reached = Reached::new(Outcome::Unchanged, "unchanged", "mend the cause, then: ripcord apply");
+        let mut reached = Reached::new(Outcome::Unchanged, "unchanged", MEND);
         reached.proof = proof;
         return Ok(reached);
     }
@@ -93,7 +100,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
                 let mut reached = Reached::new(
                     Outcome::RolledBack,
                     format!("as before the run: rolled back by DOWN, proved by {}", proof.kind),
-                    "mend the cause, then: ripcord apply",
+                    MEND,
                 );
                 reached.proof = Some(proof);
                 return Ok(reached);
@@ -323,7 +330,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     let mut reached = Reached::new(
         Outcome::Restored,
         format!("restored from backup `{}`; the failed database is kept as `{}`", backup.id, swapped.aside),
-        "mend the cause, then: ripcord apply",
+        MEND,
     );
     reached.proof = Some(scratch.proof);
     reached.writes = Some(swapped.writes.total());
@@ -350,7 +357,7 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
     let mut reached = Reached::new(
         Outcome::Restored,
         format!("restored in place from backup `{}`; what it was before is backup `{}`", backup.id, safety.id),
-        "mend the cause, then: ripcord apply",
+        MEND,
     );
     reached.proof = Some(proof);
     reached.writes = Some(counted.total());

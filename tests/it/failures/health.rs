@@ -54,7 +54,7 @@ fn a_down_that_lies_is_not_believed() {
     );
     let ran = project.json(&["apply"]).expect_code(3);
     assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
-    assert!(ran.stderr.contains("DOWN is not enough"), "{ran:#?}");
+    assert!(ran.stdout.contains("DOWN is not enough"), "{ran:#?}");
     tells(&ran, "restored from backup", "ripcord apply");
     assert_eq!(db.schema(), before);
     // The old database, in which the DOWN ran, had it rolled back; the restored one never had it.
