@@ -254,9 +254,10 @@ async fn open_snapshot(ctx: &Context) -> Result<AtSnapshot> {
         .await
         .map_err(|error| crate::postgres::session::explain(&error).context("exporting a snapshot failed"))?;
     let applied = control::applied(session.client()).await?;
+    let snapshot = crate::postgres::counts::narrowed(&session, row.get(1)).await?;
     Ok(AtSnapshot {
         exported: row.get(0),
-        snapshot: row.get(1),
+        snapshot,
         wal_lsn: row.get::<_, Option<String>>(2).unwrap_or_default(),
         server_version: row.get(3),
         created_at: row.get(4),
