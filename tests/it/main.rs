@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod content;
 mod control;
 mod postgres_a;
 mod postgres_b;
