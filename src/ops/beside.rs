@@ -9,6 +9,8 @@ use super::backup::Taken;
 use super::context::{Context, Live};
 use super::proof::{Depth, Evidence, Proof};
 use super::source;
+use crate::archive::Toc;
+use crate::archive::inventory::{is_benign_change, item_name};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Lineage, RunId};
@@ -68,12 +70,12 @@ pub async fn build(
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
     let result = async {
         let began = Instant::now();
-        fill(ctx, tools, build).await?;
+        let counted = fill(ctx, tools, build).await?;
         ctx.faults.at("load_done").await;
         let load_ms = millis(began.elapsed());
         ctx.progress.finished("load", format!("{} rows in {} tables", total_rows(manifest), tables(manifest)));
         let began = Instant::now();
-        let proof = prove(ctx, tools, build).await?;
+        let proof = prove(ctx, tools, build, if counted { Depth::Schema } else { Depth::Rows }).await?;
         Ok((
             Scratch { name: build.name.to_owned(), oid, proof },
             Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
@@ -91,8 +93,9 @@ pub async fn build(
     result
 }
 
-/// The control schema, then everything from the backup, then statistics.
-async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<()> {
+/// The control schema, then everything from the backup, then statistics. Returns whether every row was
+/// counted as it was loaded; where it was not (another encoding than UTF-8), the proof reads them back.
+async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<bool> {
     let target = ctx.target.with_database(build.name);
     let (plan, _) = source::load_plan(ctx, build.backup)?;
     let limit = ctx.settings.timeouts.connect;
@@ -104,29 +107,30 @@ async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<()> {
     }
     ctx.faults.at("load_began").await;
     let loaded = load::load(tools, &target, &plan, &ctx.progress).await?;
-    for warning in loaded.warnings {
-        ctx.progress.warn(warning);
+    for warning in &loaded.warnings {
+        ctx.progress.warn(warning.clone());
     }
     let session = Session::connect(&target, "restore", limit).await?;
     // A restored database has no statistics, and the first health check would meet sequential scans.
     // language=SQL
     session.batch("ANALYZE").await?;
     session.close().await;
-    Ok(())
+    Ok(plan.tables.is_empty() || !loaded.rows.is_empty())
 }
 
 /// A restore is proved by its objects, and by its rows as COPY counted them (the loader has done that);
 /// by text alone it could not be: a restored database may be dumped in other words that mean the same.
-async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof> {
+async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>, depth: Depth) -> Result<Proof> {
     ctx.progress.began("prove", format!("comparing `{}` with the backup", build.name));
     let began = Instant::now();
     let target = ctx.target.with_database(build.name);
     let session = Session::connect(&target, "proof", ctx.settings.timeouts.connect).await?;
     let before = Evidence::of_manifest(&build.backup.manifest);
-    let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, Depth::Schema).await?;
+    let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, depth).await?;
     session.close().await;
-    let mut proof = before.compare(&after, Depth::Schema);
-    accept_benign(&mut proof);
+    let mut proof = before.compare(&after, depth);
+    let (_, toc) = source::load_plan(ctx, build.backup)?;
+    accept_benign(&mut proof, &toc, &after);
     proof.kind = "restore".to_owned();
     proof.rows_compared = total_rows(&build.backup.manifest);
     proof.tables_compared = tables(&build.backup.manifest);
@@ -143,23 +147,34 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof>
     Ok(proof)
 }
 
-/// Differences that a restore is known to make and that mean nothing; each is listed in the proof.
-/// A definition may be written in other words the first time that it is dumped again (`DEFAULT NULL`
-/// becomes `DEFAULT NULL::timestamp`); nothing may be missing or new. Indexes that were invalid are not
-/// dumped; views that were not populated or that were stale come back refreshed.
-pub(super) fn accept_benign(proof: &mut Proof) {
-    let catalog = std::mem::take(&mut proof.catalog);
-    for line in catalog {
-        if line.starts_with("no longer: invalid index") || line.starts_with("no longer: unpopulated") {
-            proof.benign.push(line);
-        } else {
-            proof.catalog.push(line);
+/// Differences that a restore is known to make and that mean nothing; each is listed in the proof. A
+/// definition may be written in other words the first time that it is dumped again. Invalid indexes are not
+/// dumped; an extension comes back in the server's version; a foreign key forgets that its own triggers were
+/// disabled.
+pub(super) fn accept_benign(proof: &mut Proof, before: &Toc, after: &Evidence) {
+    for line in std::mem::take(&mut proof.catalog) {
+        let known = (line.starts_with("no longer: index ")
+            && (line.ends_with(" invalid") || line.ends_with(" not ready")))
+            || line.starts_with("no longer: trigger \"of constraint ")
+            || line.starts_with("no longer: extension ")
+            || line.starts_with("new: extension ");
+        if known { &mut proof.benign } else { &mut proof.catalog }.push(line);
+    }
+    let find = |toc: &Toc, name: &str| toc.entries.iter().find(|entry| item_name(entry) == name).cloned();
+    for name in std::mem::take(&mut proof.schema.changed) {
+        let was = find(before, &name);
+        let is = after.toc.as_ref().and_then(|toc| find(toc, &name));
+        match (was, is) {
+            (Some(was), Some(is)) if is_benign_change(&was, &is) => {
+                proof.benign.push(format!("written in other words: {name}"))
+            }
+            _ => proof.schema.changed.push(name),
         }
     }
-    for name in std::mem::take(&mut proof.schema.changed) {
-        proof.benign.push(format!("written in other words: {name}"));
-    }
-    proof.holds = proof.schema.is_empty() && proof.catalog.is_empty() && proof.tables_differing.is_empty();
+    proof.holds = proof.schema.is_empty()
+        && proof.catalog.is_empty()
+        && proof.tables_differing.is_empty()
+        && proof.sequences_behind.is_empty();
 }
 
 /// What a swap left behind.
