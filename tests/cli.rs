@@ -205,7 +205,6 @@ fn what_this_version_does_not_do_is_a_usage_error() {
         "changelog",
         "report",
         "metrics",
-        "renumber",
         "verify-db",
         "analyze",
         "key add",

@@ -8,6 +8,7 @@ mod functions;
 mod lexer;
 pub mod lint;
 pub mod plan;
+pub mod renumber;
 mod script;
 pub mod source;
 pub mod split;

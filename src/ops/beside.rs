@@ -9,6 +9,8 @@ use super::backup::Taken;
 use super::context::{Context, Live};
 use super::proof::{Depth, Evidence, Proof};
 use super::source;
+use crate::archive::Toc;
+use crate::archive::inventory::{is_benign_change, item_name};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Lineage, RunId};
@@ -126,7 +128,8 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof>
     let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, Depth::Schema).await?;
     session.close().await;
     let mut proof = before.compare(&after, Depth::Schema);
-    accept_benign(&mut proof);
+    let (_, toc) = source::load_plan(ctx, build.backup)?;
+    accept_benign(&mut proof, &toc, &after);
     proof.kind = "restore".to_owned();
     proof.rows_compared = total_rows(&build.backup.manifest);
     proof.tables_compared = tables(&build.backup.manifest);
@@ -143,23 +146,34 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof>
     Ok(proof)
 }
 
-/// Differences that a restore is known to make and that mean nothing; each is listed in the proof.
-/// A definition may be written in other words the first time that it is dumped again (`DEFAULT NULL`
-/// becomes `DEFAULT NULL::timestamp`); nothing may be missing or new. Indexes that were invalid are not
-/// dumped; views that were not populated or that were stale come back refreshed.
-pub(super) fn accept_benign(proof: &mut Proof) {
-    let catalog = std::mem::take(&mut proof.catalog);
-    for line in catalog {
-        if line.starts_with("no longer: invalid index") || line.starts_with("no longer: unpopulated") {
-            proof.benign.push(line);
-        } else {
-            proof.catalog.push(line);
+/// Differences that a restore is known to make and that mean nothing; each is listed in the proof. A
+/// definition may be written in other words the first time that it is dumped again. Invalid indexes are not
+/// dumped; an extension comes back in the server's version; a foreign key forgets that its own triggers were
+/// disabled.
+pub(super) fn accept_benign(proof: &mut Proof, before: &Toc, after: &Evidence) {
+    for line in std::mem::take(&mut proof.catalog) {
+        let known = (line.starts_with("no longer: index ")
+            && (line.ends_with(" invalid") || line.ends_with(" not ready")))
+            || line.starts_with("no longer: trigger \"of constraint ")
+            || line.starts_with("no longer: extension ")
+            || line.starts_with("new: extension ");
+        if known { &mut proof.benign } else { &mut proof.catalog }.push(line);
+    }
+    let find = |toc: &Toc, name: &str| toc.entries.iter().find(|entry| item_name(entry) == name).cloned();
+    for name in std::mem::take(&mut proof.schema.changed) {
+        let was = find(before, &name);
+        let is = after.toc.as_ref().and_then(|toc| find(toc, &name));
+        match (was, is) {
+            (Some(was), Some(is)) if is_benign_change(&was, &is) => {
+                proof.benign.push(format!("written in other words: {name}"))
+            }
+            _ => proof.schema.changed.push(name),
         }
     }
-    for name in std::mem::take(&mut proof.schema.changed) {
-        proof.benign.push(format!("written in other words: {name}"));
-    }
-    proof.holds = proof.schema.is_empty() && proof.catalog.is_empty() && proof.tables_differing.is_empty();
+    proof.holds = proof.schema.is_empty()
+        && proof.catalog.is_empty()
+        && proof.tables_differing.is_empty()
+        && proof.sequences_behind.is_empty();
 }
 
 /// What a swap left behind.

@@ -139,8 +139,35 @@ pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
         control::State::Absent => lineage.unwrap_or_default(),
     };
     let found = control::ensure(session.client(), wanted).await?;
+    opens_newest(ctx, lineage.unwrap_or(found)).await?;
     let findings = preflight::look(&ctx.target, &session, guard.maintenance()).await?;
     Ok(Live { guard, session, tools, lineage: lineage.unwrap_or(found), findings })
+}
+
+/// The keys held must open what is there already: a wrong key is found before anything is dumped under it.
+async fn opens_newest(ctx: &Context, lineage: Lineage) -> Result<()> {
+    let Ok(ring) = ctx.keys() else { return Ok(()) };
+    let held: Vec<_> = ring.keys().iter().map(crate::keys::MasterKey::id).collect();
+    let store = ctx.store.clone();
+    let newest = blocking(move || match store.backups(lineage)?.last() {
+        Some(id) => Ok(store.manifest(lineage, *id).and_then(|bytes| crate::manifest::decode_clear(&bytes)).ok()),
+        None => Ok(None),
+    })
+    .await?;
+    match newest {
+        Some(manifest) if !manifest.wraps.iter().any(|wrap| held.contains(&wrap.key_id)) => {
+            let ids = |ids: &mut dyn Iterator<Item = String>| ids.collect::<Vec<_>>().join("`, `");
+            Err(Error::usage("the key is not the one that this database's backups were made with")
+                .because(format!(
+                    "the newest backup `{}` opens with key `{}`",
+                    manifest.clear.backup,
+                    ids(&mut manifest.wraps.iter().map(|wrap| wrap.key_id.to_string()))
+                ))
+                .because(format!("the key that was given is `{}`", ids(&mut held.iter().map(ToString::to_string))))
+                .hint("give the key of the backups; ripcord key id tells which one a key is"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The lineage of the target, when ripcord has met it.

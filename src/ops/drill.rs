@@ -11,6 +11,7 @@ use super::catalog;
 use super::context::{Context, blocking};
 use super::proof::{Depth, Evidence, Proof};
 use super::restore::find_lineage;
+use super::source;
 use crate::clock::{self, Time};
 use crate::control;
 use crate::error::{Error, Result};
@@ -104,7 +105,8 @@ async fn compare(ctx: &Context, tools: &crate::postgres::Tools, taken: &Taken, n
     let after = Evidence::read(ctx, tools, &target, &session, &taken.keys, Depth::Rows).await?;
     session.close().await;
     let mut proof = Evidence::of_manifest(&taken.manifest).compare(&after, Depth::Rows);
-    beside::accept_benign(&mut proof);
+    let (_, toc) = source::load_plan(ctx, taken)?;
+    beside::accept_benign(&mut proof, &toc, &after);
     proof.kind = "digests".to_owned();
     proof.duration_ms = beside::millis(began.elapsed());
     ctx.progress.finished("compare", format!("{} rows in {} tables", proof.rows_compared, proof.tables_compared));

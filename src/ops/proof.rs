@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::context::{Context, blocking};
 use crate::archive::inventory::{self, Difference};
-use crate::archive::{Digest, Inventory, Scanner};
+use crate::archive::{Digest, Inventory, Scanner, Toc};
 use crate::error::{Error, Result};
 use crate::keys::SubKeys;
 use crate::manifest::Manifest;
@@ -29,6 +29,8 @@ pub struct Evidence {
     pub rows: BTreeMap<RowsOf, Digest>,
     /// Sequences' values.
     pub sequences: BTreeMap<String, (i64, bool)>,
+    /// The table of contents that it was read from; a manifest does not keep it.
+    pub toc: Option<Toc>,
 }
 
 /// What a digest is of: a table with a list of columns. The statement is part of the name because a
@@ -115,6 +117,7 @@ impl Evidence {
             extras: manifest.sealed.catalog_extras.clone(),
             rows: BTreeMap::new(),
             sequences: manifest.sealed.sequences.clone(),
+            toc: None,
         };
         for block in manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks) {
             evidence.add(block);
@@ -181,6 +184,7 @@ impl Evidence {
             extras: checks::catalog_extras(session, &ctx.settings.backup.exclude_schemas).await?,
             rows: BTreeMap::new(),
             sequences: inventory::sequence_values(&contents.toc),
+            toc: Some(contents.toc),
         };
         for block in &contents.blocks {
             evidence.add(block);

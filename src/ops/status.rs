@@ -115,7 +115,11 @@ pub async fn status(ctx: &Context) -> Result<Status> {
             .into_iter()
             .find(|item| matches!(item.status.as_str(), "verified" | "complete") && item.purpose != "safety");
         if ctx.keys.is_ok() {
-            status.unfinished = unfinished(ctx, lineage).await?.into_iter().map(|run| run.run.to_string()).collect();
+            match unfinished(ctx, lineage).await {
+                Ok(runs) => status.unfinished = runs.into_iter().map(|run| run.run.to_string()).collect(),
+                // With another key, or an altered journal: told, and the rest is still shown.
+                Err(error) => status.notes.push(error.one_line()),
+            }
         }
         if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await {
             status.aside = databases::list_aside(&maintenance, Some(lineage))
@@ -148,7 +152,7 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
             let plan = plan::plan(&folder.migrations, &applied, &Selection::default(), ctx.settings.on_changed);
             status.total = folder.migrations.len();
             status.errors.extend(plan.errors.iter().map(crate::Error::one_line));
-            status.notes = plan.notes;
+            status.notes.extend(plan.notes);
             status.pending = plan
                 .pending
                 .into_iter()

@@ -181,6 +181,27 @@ pub async fn repair(ctx: &Context, forget: Option<&str>) -> Result<Vec<String>> 
     Ok(mended)
 }
 
+/// Gives files that share their number with another a new one; never files that were applied. Returns the
+/// old and the new names.
+pub async fn renumber(ctx: &Context, dry_run: bool) -> Result<Vec<crate::migration::renumber::Renaming>> {
+    let folder = apply::read_folder(ctx)?;
+    let session = ctx.connect("renumber").await?;
+    let applied = match context::lineage_of(&session).await? {
+        Some(_) => control::applied(session.client()).await?.into_iter().map(apply::applied_of).collect(),
+        None => Vec::new(),
+    };
+    let renamings = crate::migration::renumber::plan(&folder.migrations, &applied)?;
+    if !dry_run {
+        for (from, to) in &renamings {
+            // Linking first: a file that is there already is never replaced.
+            std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)).map_err(|error| {
+                Error::failed(format!("`{}` could not be renamed to `{}`", from.display(), to.display())).because(error)
+            })?;
+        }
+    }
+    Ok(renamings)
+}
+
 /// Failed attempts are no longer shown as failed; they stay as history.
 pub async fn reset_failed(ctx: &Context) -> Result<u64> {
     let live = context::open(ctx).await?;

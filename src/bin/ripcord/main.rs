@@ -170,6 +170,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::Drill(args) => commands::drill::run(app, args).await,
         Command::Key { .. } => commands::key::id(app).await,
         Command::Lock { command } => commands::lock::run(app, command).await,
+        Command::Renumber(args) => commands::renumber::run(app, args).await,
         Command::Repair(args) => commands::repair::run(app, args).await,
         Command::Baseline(args) => commands::baseline::run(app, args).await,
         Command::ResetFailed => commands::reset_failed::run(app).await,

@@ -171,6 +171,8 @@ pub enum Command {
     },
     /// Take over the checksums of files that were changed on purpose
     Repair(RepairArgs),
+    /// Give files that share their number with another a new one; never files that were applied
+    Renumber(RenumberArgs),
     /// Record migrations up to a version as applied without running them
     Baseline(BaselineArgs),
     /// Forget failed attempts so that they count as pending again
@@ -230,6 +232,7 @@ impl Command {
                 LockCommand::Release => "lock release",
             },
             Command::Repair(_) => "repair",
+            Command::Renumber(_) => "renumber",
             Command::Baseline(_) => "baseline",
             Command::ResetFailed => "reset-failed",
             Command::Fresh(_) => "fresh",
@@ -266,9 +269,11 @@ impl Command {
             },
             Command::Drill(_) => Reach::Stores,
             Command::Prune(_) => Reach::StoresWithDryRun,
-            Command::Apply(_) | Command::Rollback(_) | Command::Restore(_) | Command::Recover(_) => {
-                Reach::ChangesWithDryRun
-            }
+            Command::Renumber(_)
+            | Command::Apply(_)
+            | Command::Rollback(_)
+            | Command::Restore(_)
+            | Command::Recover(_) => Reach::ChangesWithDryRun,
             Command::Aside { .. }
             | Command::Lock { .. }
             | Command::Repair(_)
@@ -346,7 +351,6 @@ mod tests {
             "changelog",
             "report",
             "metrics",
-            "renumber",
             "verify-db",
             "analyze x",
             "key add",

@@ -532,6 +532,14 @@ pub struct RepairArgs {
     pub forget: Option<String>,
 }
 
+/// `renumber`.
+#[derive(Clone, Debug, Args)]
+pub struct RenumberArgs {
+    /// Show the new names and rename nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `baseline`.
 #[derive(Clone, Debug, Args)]
 pub struct BaselineArgs {

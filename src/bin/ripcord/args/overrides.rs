@@ -65,6 +65,7 @@ impl Overrides {
                 typed.retention = args.clone();
                 typed.dry_run = args.dry_run;
             }
+            Command::Renumber(args) => typed.dry_run = args.dry_run,
             _ => {}
         }
         typed
