@@ -22,6 +22,7 @@ use crate::settings::{OnFailure, Writes};
 /// a second failure never hides the first.
 pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
     let command = run.row.command.clone();
+    run.ctx.bringing_back.store(true, std::sync::atomic::Ordering::Relaxed);
     run.ctx.progress.warn(format!("the run failed: {}", failure.one_line()));
     if let Err(error) = run.journal.record(Step::Failed { error: failure.one_line() }) {
         run.ctx.progress.warn(format!("the failure could not be written to the journal: {error}"));
@@ -258,7 +259,7 @@ pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
-    let rungs = rungs::judge(&run.live.findings, false);
+    let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
     check::hook(run, "before_restore").await?;
     let reached = match rungs.restore {
         RestoreWay::Swap => restore_beside(run, &backup).await?,

@@ -128,6 +128,7 @@ impl App {
             identity: identity(&self.base()),
             path: variable("PATH"),
             cancel: self.stop.clone(),
+            bringing_back: AtomicBool::new(false),
             faults,
             settings,
         })
