@@ -154,9 +154,7 @@ pub async fn ask(session: &Session, check: &HealthCheck) -> Answer {
             let began = std::time::Instant::now();
             let answer = checks::check_rows(session, sql, 1).await;
             let (healthy, detail) = match answer {
-                Ok(rows) if rows.is_empty() || rows.first().is_some_and(|row| row == "t" || row == "true") => {
-                    (true, "well".to_owned())
-                }
+                Ok(rows) if rows.first().is_none_or(|row| says_true(row)) => (true, "well".to_owned()),
                 Ok(rows) => (false, format!("returned {}", rows.join(" | "))),
                 Err(error) => (false, error.one_line()),
             };
@@ -164,6 +162,11 @@ pub async fn ask(session: &Session, check: &HealthCheck) -> Answer {
         }
         _ => health::probe(check).await,
     }
+}
+
+/// A row, `column: value`, whose only value is true.
+fn says_true(row: &str) -> bool {
+    row.rsplit_once(": ").is_some_and(|(column, value)| !column.contains(", ") && matches!(value, "t" | "true"))
 }
 
 /// Before the run: an application that is not well already must never cause a restore later.
