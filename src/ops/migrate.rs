@@ -453,9 +453,14 @@ pub async fn down(
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
     if script.no_transaction.is_some() {
-        for number in 0..script.statements.len() {
-            execute::run_statement(&run.live.session, script, number, &file, limits).await?;
+        for (number, statement) in script.statements.iter().enumerate() {
+            if statement.effect.needs_no_transaction {
+                execute::run_statement(&run.live.session, script, number, &file, limits).await?;
+            } else {
+                down_alone(run, &single_statement(script, number), &file, limits).await?;
+            }
         }
+        run.ours.touched = None;
         execute::reset(&run.live.session).await?;
         record_down(run, version, how, began).await?;
     } else {
@@ -464,12 +469,17 @@ pub async fn down(
             let xid = counts::own_xid(&run.live.session).await?;
             run.ours.xids.push(xid);
             run.journal.record(Step::OwnTransaction { xid })?;
+            count_before_destroying(run, script).await?;
             execute::run_in_transaction(&run.live.session, script, &file, limits).await?;
             // language=SQL
             run.live
                 .session
                 .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
                 .await?;
+            let touched = counts::touched_tables(&run.live.session).await?;
+            if let Some(all) = &mut run.ours.touched {
+                all.extend(touched);
+            }
             record_down(run, version, how, began).await
         }
         .await;
@@ -492,6 +502,25 @@ pub async fn down(
         duration_ms: millis(began.elapsed()),
     });
     Ok(())
+}
+
+/// One statement of a DOWN that cannot be one transaction as a whole: in a transaction of its own, so that its
+/// rows are known as ours.
+async fn down_alone(run: &mut Run<'_>, single: &Script, file: &str, limits: &Limits) -> Result<()> {
+    execute::begin(&run.live.session, limits).await?;
+    let ran = async {
+        let xid = counts::own_xid(&run.live.session).await?;
+        run.ours.xids.push(xid);
+        run.journal.record(Step::OwnTransaction { xid })?;
+        count_before_destroying(run, single).await?;
+        execute::run_in_transaction(&run.live.session, single, file, limits).await
+    }
+    .await;
+    if let Err(error) = ran {
+        let _ = execute::rollback(&run.live.session).await;
+        return Err(error);
+    }
+    execute::commit(&run.live.session).await
 }
 
 /// A migration that failed midway outside a transaction was never recorded as applied.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod content;
 mod control;
 mod failures;
 mod postgres_a;
