@@ -388,6 +388,10 @@ impl Pump {
 fn from_writing(error: archive::ArchiveError) -> Error {
     match error {
         archive::ArchiveError::Io(error) => {
+            // The store's own words, and its hint with them.
+            if let Some(told) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                return told.clone().context("writing to the store failed");
+            }
             use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
             let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
             let failure = Error::failed("writing to the store failed").because(error);

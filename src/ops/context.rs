@@ -138,7 +138,10 @@ pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
     let session = ctx.connect("run").await?;
     let tools = ctx.tools(&session)?;
     let state = control::inspect(session.client()).await?;
-    let acquired = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await;
+    let acquired = tokio::select! {
+        acquired = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock) => acquired,
+        () = ctx.cancelled() => Err(stopped()),
+    };
     let guard = match acquired {
         Ok(guard) => guard,
         Err(error) => return Err(naming_the_holder(&session, &state, error).await),

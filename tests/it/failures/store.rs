@@ -120,7 +120,7 @@ fn a_full_disk_is_a_failure_like_any_other() {
     let ran = ran(command.stdin(Stdio::null()).output().unwrap()).expect_code(1);
     assert!(ran.stderr.contains("the disk is full"), "{ran:#?}");
     assert_full(&db, &project, &ran, &stored);
-    tells(&ran, "unchanged", "make room in the store");
+    tells(&ran, "unchanged", "free some space there");
     // What the small file system held at the end.
     let left = std::fs::read_dir(project.path().join("kept")).unwrap().flatten().next().unwrap();
     let left: Vec<_> = std::fs::read_dir(left.path().join("backups")).unwrap().flatten().collect();
