@@ -140,7 +140,7 @@ pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
     let state = control::inspect(session.client()).await?;
     let acquired = tokio::select! {
         acquired = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock) => acquired,
-        () = ctx.cancelled() => Err(stopped()),
+        () = ctx.cancelled() => Err(stopped().hint("nothing was begun: run it again when it suits")),
     };
     let guard = match acquired {
         Ok(guard) => guard,

@@ -526,7 +526,10 @@ async fn down_alone(run: &mut Run<'_>, single: &Script, file: &str, limits: &Lim
 /// A migration that failed midway outside a transaction was never recorded as applied.
 async fn record_down(run: &Run<'_>, version: &str, how: &str, began: Instant) -> Result<()> {
     let client = run.live.session.client();
-    if !control::applied(client).await?.iter().any(|row| row.version == version) {
+    let in_parts = run.journal.entries().iter().any(
+        |entry| matches!(&entry.step, Step::UpBegan { version: begun, transactional: false, .. } if begun == version),
+    );
+    if in_parts && !control::applied(client).await?.iter().any(|row| row.version == version) {
         return Ok(());
     }
     control::record_rollback(client, version, run.id, how, elapsed_ms(began)).await

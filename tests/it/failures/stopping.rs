@@ -175,8 +175,9 @@ fn a_second_run_at_the_same_time_is_told_who_holds_the_lock() {
     std::fs::remove_file(&point).unwrap();
     running.finish().expect_code(0);
     let ran = waiting.finish();
-    assert_eq!(ran.code, 0, "{ran:#?}");
+    assert_eq!((ran.code, ran.result()["outcome"].clone()), (0, "nothing_to_do".into()), "{ran:#?}");
     assert_eq!(history(&db), "001 applied, 002 applied");
+    assert_eq!(runs(&db), "apply done 0, apply done 0");
     assert_eq!(db.sql("select count(*) from ripcord.lock"), "0");
 
     let ran = project.json(&["apply", "--wait", "1ms"]).expect_code(0);
@@ -306,4 +307,48 @@ fn a_signal_while_the_lock_is_waited_for_ends_the_waiting() {
         (history(&db), runs(&db)),
         ("001 applied, 002 applied".to_owned(), "apply done 0, apply done 0".to_owned())
     );
+}
+
+#[test]
+fn a_run_that_waited_applies_only_what_is_left() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    // Once more would be a second row: nothing but the history keeps it from that.
+    project.migration("002_row.sql", "INSERT INTO orders SELECT max(id) + 1 FROM orders;", "SELECT 1;").migration(
+        "003_row.sql",
+        "INSERT INTO orders SELECT max(id) + 1 FROM orders;",
+        "DELETE FROM orders WHERE id = 102;",
+    );
+    let point = project.path().join("point");
+    let mut running = Running::with_faults(
+        &project,
+        &["--json", "apply", "--limit", "1"],
+        &format!("apply_backed_up=wait:{}", point.display()),
+    );
+    running.until("the point", || point.exists());
+    let mut waiting = Running::start(&project, &["--json", "apply", "--wait", "2m"]);
+    waiting.until_it_says("step_began");
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    let ran = waiting.finish().expect_code(0);
+    assert_eq!(ran.result()["migrations"].as_array().unwrap().len(), 1, "{ran:#?}");
+    assert_eq!(db.sql("select max(id) from orders"), "102");
+    assert_eq!(history(&db), "001 applied, 002 applied, 003 applied");
+
+    // What was planned on other ground is not done.
+    project.migration("004_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
+    let mut running = Running::with_faults(
+        &project,
+        &["--json", "rollback", "--steps", "1"],
+        &format!("backup_snapshot=wait:{}", point.display()),
+    );
+    running.until("the point", || point.exists());
+    let mut waiting = Running::start(&project, &["--json", "apply", "--wait", "2m"]);
+    waiting.until_it_says("step_began");
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    let ran = waiting.finish().expect_code(1);
+    assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
+    tells(&ran, "unchanged", "ripcord apply");
+    assert_eq!(history(&db), "001 applied, 002 applied, 003 rolled_back");
 }
