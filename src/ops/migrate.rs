@@ -114,6 +114,8 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         let touched = counts::touched_tables(&run.live.session).await?;
         let row = applied_row(run, migration, batch, began);
         control::record_migration(run.live.session.client(), &row).await?;
+        // Before the COMMIT: when its answer is lost, this is what is known of it.
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
         Ok(touched)
     }
     .await;
@@ -161,7 +163,9 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
                 duration_ms,
             });
         }
-        counts::touched_tables(&run.live.session).await
+        let touched = counts::touched_tables(&run.live.session).await?;
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
+        Ok(touched)
     }
     .await;
     let touched = match done {
@@ -173,6 +177,7 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
     };
     run.ctx.faults.at("up_before_commit").await;
     execute::commit(&run.live.session).await?;
+    run.ctx.faults.at("up_committed").await;
     for migration in migrations {
         finish_up(run, migration, Some(touched.clone()))?;
         if let Some(report) = run.report_mut(migration.version.as_str()) {
@@ -367,10 +372,16 @@ pub async fn down(
         name: name.to_owned(),
         direction: "down",
     });
-    run.journal.record(Step::DownBegan { version: version.to_owned(), name: name.to_owned() })?;
+    run.journal.record(Step::DownBegan {
+        version: version.to_owned(),
+        name: name.to_owned(),
+        transactional: script.no_transaction.is_none(),
+    })?;
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
     if script.no_transaction.is_some() {
+        // Which tables such statements touch is not told by the locks of one transaction.
+        run.ours.touched = None;
         for number in 0..script.statements.len() {
             execute::run_statement(&run.live.session, script, number, &file, limits).await?;
         }
@@ -382,18 +393,29 @@ pub async fn down(
             let xid = counts::own_xid(&run.live.session).await?;
             run.ours.xids.push(xid);
             run.journal.record(Step::OwnTransaction { xid })?;
+            count_before_destroying(run, script).await?;
             execute::run_in_transaction(&run.live.session, script, &file, limits).await?;
             // language=SQL
             run.live
                 .session
                 .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
                 .await?;
-            control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await
+            let touched = counts::touched_tables(&run.live.session).await?;
+            control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await?;
+            run.journal.record(Step::Touched { tables: touched.clone() })?;
+            Ok(touched)
         }
         .await;
-        if let Err(error) = done {
-            let _ = execute::rollback(&run.live.session).await;
-            return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+        let touched = match done {
+            Ok(touched) => touched,
+            Err(error) => {
+                let error: Error = error;
+                let _ = execute::rollback(&run.live.session).await;
+                return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+            }
+        };
+        if let Some(all) = &mut run.ours.touched {
+            all.extend(touched);
         }
         run.ctx.faults.at("down_before_commit").await;
         execute::commit(&run.live.session).await?;

@@ -4,6 +4,7 @@
 
 mod apply;
 mod control;
+mod crash;
 mod postgres_a;
 mod postgres_b;
 mod support;
