@@ -125,6 +125,8 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         let touched = counts::touched_tables(&run.live.session).await?;
         let row = applied_row(run, migration, batch, began);
         control::record_migration(run.live.session.client(), &row).await?;
+        // Before the COMMIT: when its answer is lost, this is what is known of it.
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
         Ok(touched)
     }
     .await;
@@ -225,7 +227,9 @@ async fn attempt_atomically(
             });
             *reached += 1;
         }
-        counts::touched_tables(&run.live.session).await
+        let touched = counts::touched_tables(&run.live.session).await?;
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
+        Ok(touched)
     }
     .await;
     let touched = match done {
@@ -238,6 +242,7 @@ async fn attempt_atomically(
     };
     run.ctx.faults.at("up_before_commit").await;
     execute::commit(&run.live.session).await?;
+    run.ctx.faults.at("up_committed").await;
     for migration in migrations {
         finish_up(run, migration, Some(touched.clone()))?;
         if let Some(report) = run.report_mut(migration.version.as_str()) {
@@ -449,10 +454,16 @@ pub async fn down(
         name: name.to_owned(),
         direction: "down",
     });
-    run.journal.record(Step::DownBegan { version: version.to_owned(), name: name.to_owned() })?;
+    run.journal.record(Step::DownBegan {
+        version: version.to_owned(),
+        name: name.to_owned(),
+        transactional: script.no_transaction.is_none(),
+    })?;
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
     if script.no_transaction.is_some() {
+        // Which tables such statements touch is not told by the locks of one transaction.
+        run.ours.touched = None;
         for (number, statement) in script.statements.iter().enumerate() {
             if statement.effect.needs_no_transaction {
                 execute::run_statement(&run.live.session, script, number, &file, limits).await?;
@@ -460,7 +471,6 @@ pub async fn down(
                 down_alone(run, &single_statement(script, number), &file, limits).await?;
             }
         }
-        run.ours.touched = None;
         execute::reset(&run.live.session).await?;
         record_down(run, version, how, began).await?;
     } else {
@@ -477,15 +487,21 @@ pub async fn down(
                 .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
                 .await?;
             let touched = counts::touched_tables(&run.live.session).await?;
-            if let Some(all) = &mut run.ours.touched {
-                all.extend(touched);
-            }
-            record_down(run, version, how, began).await
+            record_down(run, version, how, began).await?;
+            run.journal.record(Step::Touched { tables: touched.clone() })?;
+            Ok(touched)
         }
         .await;
-        if let Err(error) = done {
-            let _ = execute::rollback(&run.live.session).await;
-            return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+        let touched = match done {
+            Ok(touched) => touched,
+            Err(error) => {
+                let error: Error = error;
+                let _ = execute::rollback(&run.live.session).await;
+                return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+            }
+        };
+        if let Some(all) = &mut run.ours.touched {
+            all.extend(touched);
         }
         run.ctx.faults.at("down_before_commit").await;
         execute::commit(&run.live.session).await?;

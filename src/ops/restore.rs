@@ -366,7 +366,7 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
     };
     let mut report = match result {
         Ok((mut report, changed)) => {
-            if let Err(error) = super::recover::settle(&mut run, &changed).await {
+            if let Err(error) = super::resume::settle(&mut run, &changed).await {
                 ctx.progress.warn(format!("a run that was not finished is still open: {}", error.one_line()));
                 report.hint = Some("ripcord recover".to_owned());
             }

@@ -5,6 +5,7 @@
 mod apply;
 mod content;
 mod control;
+mod crash;
 mod failures;
 mod postgres_a;
 mod postgres_b;
