@@ -54,12 +54,50 @@ pub async fn import_rows(client: &Client, rows: &BTreeMap<String, Value>, applie
     in_transaction(client, async || {
         for table in &TABLES {
             if let Some(values) = rows.get(table.name) {
-                import_table(client, table, values).await?;
+                import_table(client, table, values, Numbers::Kept).await?;
             }
         }
         reconcile(client, applied).await
     })
     .await
+}
+
+/// Adds the rows of another history to the one that is here, where this one knows nothing of some of the
+/// migrations of `applied` (the database is new to ripcord, the backup is not), and makes `applied` the set in effect.
+/// Rows get new numbers; what is here already stays as it is.
+pub async fn join_rows(client: &Client, rows: &BTreeMap<String, Value>, applied: &[(String, String)]) -> Result<()> {
+    in_transaction(client, async || {
+        for table in &TABLES {
+            if let Some(values) = rows.get(table.name) {
+                import_table(client, table, values, Numbers::New).await?;
+            }
+        }
+        reconcile(client, applied).await
+    })
+    .await
+}
+
+/// Whether the history here has a row of each of these migrations (version).
+pub async fn knows(client: &Client, applied: &[(String, String)]) -> Result<bool> {
+    let failed = while_doing("the history could not be read");
+    let versions: Vec<&str> = applied.iter().map(|(version, _)| version.as_str()).collect();
+    // language=SQL
+    const SQL: &str = "select not exists (
+        select from unnest($1::text[]) as wanted (version)
+         where not exists (select from ripcord.schema_migrations as m where m.version = wanted.version))";
+    in_transaction(client, async || {
+        client.query_one(SQL, &[&versions]).await.map_err(&failed)?.try_get(0).map_err(&failed)
+    })
+    .await
+}
+
+/// What becomes of rows' own numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// The table is empty.
+    Kept,
+    /// It is not.
+    New,
 }
 
 /// Makes `applied` (version, checksum, in the order of applying) the set of migrations in effect, as it was when
@@ -70,13 +108,15 @@ pub async fn set_applied(client: &Client, applied: &[(String, String)]) -> Resul
     in_transaction(client, async || reconcile(client, applied).await).await
 }
 
-async fn import_table(client: &Client, table: &Table, values: &Value) -> Result<()> {
+async fn import_table(client: &Client, table: &Table, values: &Value, numbers: Numbers) -> Result<()> {
     let Table { name, has_identity, .. } = table;
     let failed = while_doing("rows could not be put into the control schema");
 
     // language=SQL
     let occupied = format!("select exists (select from ripcord.{name})");
-    if client.query_one(&occupied, &[]).await.map_err(&failed)?.try_get(0).map_err(&failed)? {
+    if numbers == Numbers::Kept
+        && client.query_one(&occupied, &[]).await.map_err(&failed)?.try_get(0).map_err(&failed)?
+    {
         return Err(Error::failed(format!("the table `ripcord.{name}` holds rows already")));
     }
 
@@ -96,14 +136,19 @@ async fn import_table(client: &Client, table: &Table, values: &Value) -> Result<
         }
     }
 
-    let list = columns.into_iter().collect::<Vec<_>>().join(", ");
+    let (renumbered, conflict) = match numbers {
+        Numbers::Kept => (false, ""),
+        Numbers::New => (*has_identity, "on conflict do nothing"),
+    };
+    let list = columns.into_iter().filter(|name| !renumbered || !matches!(name.as_str(), "id" | "copy_of"));
+    let list = list.collect::<Vec<_>>().join(", ");
     // language=SQL
     let insert = format!(
         "insert into ripcord.{name} ({list}) overriding system value
-         select {list} from json_populate_recordset(null::ripcord.{name}, $1::json)"
+         select {list} from json_populate_recordset(null::ripcord.{name}, $1::json) {conflict}"
     );
     client.execute(&insert, &[values]).await.map_err(&failed)?;
-    if *has_identity {
+    if *has_identity && !renumbered {
         // language=SQL
         let advance = format!(
             "select setval(pg_get_serial_sequence('ripcord.{name}', 'id'), max(id))

@@ -271,7 +271,7 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     // A first count, with others still connected: when it already says no, nothing needs to be loaded.
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     beside::allow(run.ctx, &counted, run.writes, backup)?;
 
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
@@ -312,7 +312,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     beside::allow(run.ctx, &counted, run.writes, backup)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     // The database that is replaced must not be the only copy of what it holds.

@@ -220,7 +220,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .map(|row| format!("{}_{}", row.version, row.name))
             .collect();
     }
-    planned.writes = beside::count(session, &planned.manifest, &Ours::default()).await.ok();
+    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &Ours::default()).await.ok();
     Ok(())
 }
 
@@ -437,7 +437,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<Ru
 
 async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
     let ctx = run.ctx;
-    let counted = beside::count(&run.live.session, &backup.manifest, &Ours::default()).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &Ours::default()).await?;
     beside::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let safety = backup::Request {

@@ -5,6 +5,7 @@
 mod apply;
 mod content;
 mod control;
+mod hostile;
 mod postgres_a;
 mod postgres_b;
 mod support;

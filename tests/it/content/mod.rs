@@ -26,9 +26,11 @@ pub struct State {
 /// Reads all of it, as the superuser.
 pub fn state(cluster: &Cluster, database: &str) -> State {
     let db = Db { cluster, name: database.to_owned() };
+    // Bytes that nobody knows the letters of stay as they are.
+    let encoding = if db.sql("show server_encoding") == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" };
     let lines = |sql: &str| -> Vec<String> {
         let text = db.sql(&format!(
-            "set client_encoding = 'UTF8'; set default_transaction_read_only = on; set bytea_output = hex; set timezone = 'UTC';\n\
+            "set client_encoding = {encoding}; set default_transaction_read_only = on; set bytea_output = hex; set timezone = 'UTC';\n\
              set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set statement_timeout = 0;\n{sql}"
         ));
         text.lines().map(str::to_owned).collect()
@@ -98,7 +100,10 @@ pub fn assert_same(before: &State, after: &State, what: &str) {
 
 /// Names of the server's databases that begin like a scratch database.
 pub fn scratch_databases(cluster: &Cluster) -> String {
-    cluster.sql("postgres", "select string_agg(datname, ' ') from pg_database where datname like 'rc\\_%' and not datallowconn is null")
+    cluster.sql(
+        "postgres",
+        "select string_agg(datname, ' ') from pg_database where datname like 'rc\\_%' and not datallowconn is null",
+    )
 }
 
 /// The whole way: a backup, a copy of it beside, a drill, and a run that destroys `wreck` and is answered
