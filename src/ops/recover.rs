@@ -326,7 +326,7 @@ async fn afterwards(run: &Run<'_>, hook: &str) {
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     // A first count, with others still connected: when it already says no, nothing needs to be loaded.
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
 
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
@@ -371,7 +371,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     // The database that is replaced must not be the only copy of what it holds.

@@ -225,7 +225,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .map(|row| format!("{}_{}", row.version, row.name))
             .collect();
     }
-    planned.writes = beside::count(session, &planned.manifest, &others_only()).await.ok();
+    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();
     Ok(())
 }
 
@@ -450,7 +450,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
 /// The report, and the name of the database.
 async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
-    let counted = beside::count(&run.live.session, &backup.manifest, &others_only()).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
     beside::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let safety = backup::Request {

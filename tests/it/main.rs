@@ -7,6 +7,7 @@ mod content;
 mod control;
 mod crash;
 mod failures;
+mod hostile;
 mod postgres_a;
 mod postgres_b;
 mod support;
