@@ -145,7 +145,7 @@ pub enum Command {
         #[command(subcommand)]
         command: BackupCommand,
     },
-    /// Bring a backup back
+    /// Bring a backup back: in place of the database, or as a new one
     Restore(RestoreArgs),
     /// Delete the backups that no rule keeps
     Prune(PruneArgs),
@@ -358,6 +358,7 @@ mod tests {
             "key remove",
             "backup export x",
             "backup import x",
+            "drill --server postgresql://x/y",
             "apply --rehearse",
             "apply --atomic",
             "apply --writes capture",
