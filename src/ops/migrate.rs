@@ -371,9 +371,14 @@ pub async fn down(
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
     if script.no_transaction.is_some() {
-        for number in 0..script.statements.len() {
-            execute::run_statement(&run.live.session, script, number, &file, limits).await?;
+        for (number, statement) in script.statements.iter().enumerate() {
+            if statement.effect.needs_no_transaction {
+                execute::run_statement(&run.live.session, script, number, &file, limits).await?;
+            } else {
+                down_alone(run, &single_statement(script, number), &file, limits).await?;
+            }
         }
+        run.ours.touched = None;
         execute::reset(&run.live.session).await?;
         control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await?;
     } else {
@@ -382,12 +387,17 @@ pub async fn down(
             let xid = counts::own_xid(&run.live.session).await?;
             run.ours.xids.push(xid);
             run.journal.record(Step::OwnTransaction { xid })?;
+            count_before_destroying(run, script).await?;
             execute::run_in_transaction(&run.live.session, script, &file, limits).await?;
             // language=SQL
             run.live
                 .session
                 .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
                 .await?;
+            let touched = counts::touched_tables(&run.live.session).await?;
+            if let Some(all) = &mut run.ours.touched {
+                all.extend(touched);
+            }
             control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await
         }
         .await;
@@ -410,6 +420,25 @@ pub async fn down(
         duration_ms: millis(began.elapsed()),
     });
     Ok(())
+}
+
+/// One statement of a DOWN that cannot be one transaction as a whole: in a transaction of its own, so that its
+/// rows are known as ours.
+async fn down_alone(run: &mut Run<'_>, single: &Script, file: &str, limits: &Limits) -> Result<()> {
+    execute::begin(&run.live.session, limits).await?;
+    let ran = async {
+        let xid = counts::own_xid(&run.live.session).await?;
+        run.ours.xids.push(xid);
+        run.journal.record(Step::OwnTransaction { xid })?;
+        count_before_destroying(run, single).await?;
+        execute::run_in_transaction(&run.live.session, single, file, limits).await
+    }
+    .await;
+    if let Err(error) = ran {
+        let _ = execute::rollback(&run.live.session).await;
+        return Err(error);
+    }
+    execute::commit(&run.live.session).await
 }
 
 fn elapsed_ms(began: Instant) -> i64 {

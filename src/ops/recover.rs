@@ -40,16 +40,16 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
 }
 
 /// Where the ladder ended.
-struct Reached {
-    outcome: Outcome,
-    database: String,
-    proof: Option<Proof>,
-    writes: Option<u64>,
-    hint: String,
+pub(super) struct Reached {
+    pub(super) outcome: Outcome,
+    pub(super) database: String,
+    pub(super) proof: Option<Proof>,
+    pub(super) writes: Option<u64>,
+    pub(super) hint: String,
 }
 
 impl Reached {
-    fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
+    pub(super) fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
         Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned() }
     }
 }
@@ -160,7 +160,7 @@ async fn changed_by(run: &Run<'_>) -> Result<Changed> {
 
 /// The server rolled everything of ours back. The schema is compared all the same, because a rung counts
 /// when it is proved; where it differs, someone else changed it, and that is only told.
-async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
+pub(super) async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
     let Some(backup) = &run.backup else { return Ok(None) };
     let began = std::time::Instant::now();
     let after =
@@ -255,7 +255,7 @@ fn with_files(run: &Run<'_>, done: &Changed) -> Result<Vec<Migration>> {
 }
 
 /// Restores the run's backup, beside where that can be, else in place.
-async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
+pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
@@ -365,7 +365,7 @@ async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Option<&str>) -
 }
 
 /// Connects again, to target and maintenance database, while the server comes back.
-async fn reopen(run: &mut Run<'_>) -> Result<()> {
+pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
     for attempt in 0..30_u64 {

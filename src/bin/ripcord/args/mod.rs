@@ -360,7 +360,6 @@ mod tests {
             "backup import x",
             "drill --server postgresql://x/y",
             "apply --rehearse",
-            "apply --atomic",
             "apply --writes capture",
             "validate --fix",
         ] {
