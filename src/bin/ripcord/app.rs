@@ -134,6 +134,24 @@ impl App {
         })
     }
 
+    /// The same for another server, which only its URL names: where a drill restores.
+    pub async fn context_on(&self, url: &str) -> Result<Context> {
+        self.scrubber.add(crate::render::scrub::passwords_in(url));
+        let mut ctx = self.context().await?;
+        let mut settings = ctx.settings.clone();
+        settings.database_url = Some(url.to_owned().into());
+        settings.maintenance_db = None;
+        let target = Target::resolve(&settings, &|name| {
+            // The variables describe the target's own server.
+            let own = name.starts_with("PG") && !matches!(name, "PGPASSFILE" | "PGSSLROOTCERT" | "PGCONNECT_TIMEOUT");
+            if own { None } else { self.resolved.variables.of_process_only(name).map(str::to_owned) }
+        })
+        .map_err(|error| error.context("`--server` does not name a server"))?;
+        ctx.settings = settings;
+        ctx.target = target;
+        Ok(ctx)
+    }
+
     /// Where backups live, relative paths taken from the project's folder.
     pub fn store(&self) -> Result<Store> {
         let location = &self.settings().store;
