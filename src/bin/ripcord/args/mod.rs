@@ -358,7 +358,6 @@ mod tests {
             "key remove",
             "backup export x",
             "backup import x",
-            "drill --server postgresql://x/y",
             "apply --rehearse",
             "apply --writes capture",
             "validate --fix",

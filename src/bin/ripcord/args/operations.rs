@@ -491,6 +491,9 @@ pub struct DrillArgs {
     /// The backup's id (a prefix is enough)
     #[arg(value_name = "ID|latest", default_value = "latest")]
     pub id: String,
+    /// Restore on another server
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
     /// Keep the scratch database
     #[arg(long)]
     pub keep: bool,
