@@ -341,6 +341,9 @@ fn rows_by_table(manifest: &Manifest) -> std::collections::BTreeMap<String, u64>
     rows
 }
 
+/// What gives up the writes that others committed since the backup.
+pub const GIVE_UP: &str = "--writes accept-loss";
+
 /// Whether a restore may go on with these writes.
 pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -> Result<()> {
     let total = counted.total();
@@ -352,11 +355,14 @@ pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -
         ctx.progress.warn(format!("the restore gives up what was written after the backup: {told}"));
         return Ok(());
     }
-    Err(Error::new(Kind::NotRecovered, format!("a restore would lose what was written after backup `{}`: {told}", backup.id))
-        .hint(format!(
-            "to give those writes up: ripcord restore {} --writes accept-loss\n      to keep them and mend forward: ripcord apply",
-            short(backup.id)
-        )))
+    Err(Error::new(
+        Kind::NotRecovered,
+        format!("a restore would lose what was written after backup `{}`: {told}", backup.id),
+    )
+    .hint(format!(
+        "to give those writes up: ripcord restore {} {GIVE_UP}\n      to keep them and mend forward: ripcord apply",
+        short(backup.id)
+    )))
 }
 
 /// `12 rows in public.orders, 3 rows in public.users; not knowable in public.old: …`.

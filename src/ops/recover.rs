@@ -54,6 +54,15 @@ impl Reached {
     }
 }
 
+/// The two ways on when a restore would lose what others wrote. Both go by the run's own journal: until
+/// one of them is taken, no other run begins.
+const ON_WRITES: &str = "to give those writes up: ripcord recover --writes accept-loss\n      \
+                         to keep them and mend forward: ripcord recover --on-failure stop, then ripcord apply";
+
+/// The two ways on when only DOWN was allowed, and was not enough.
+const ON_ROLLBACK: &str = "to restore the backup: ripcord recover --on-failure restore\n      \
+                           to keep things as they are and mend forward: ripcord recover --on-failure stop";
+
 /// One rung after the other, the gentlest first.
 async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     // The server may be gone, or only the session; nothing can be known before it answers again.
@@ -99,9 +108,12 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
             Kind::NotRecovered,
             "DOWN did not bring the database back, and `on_failure` is `rollback`",
         )
-        .hint("ripcord restore latest"));
+        .hint(ON_ROLLBACK));
     }
-    restore_rung(run).await
+    restore_rung(run).await.map_err(|error| match error.hint_text() {
+        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
+        _ => error,
+    })
 }
 
 /// What a run committed to the target, as the target itself tells, and the journal where it cannot.
@@ -211,7 +223,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     }
     let down_scripts: Vec<&Script> = downs.iter().collect();
     let proof = prove_down(run, &backup, &scripts, &down_scripts).await?;
-    check::hook(run, "after_rollback").await?;
+    afterwards(run, "after_rollback").await;
     Ok(proof)
 }
 
@@ -265,8 +277,15 @@ pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
         RestoreWay::Swap => restore_beside(run, &backup).await?,
         _ => restore_in_place(run, &backup).await?,
     };
-    check::hook(run, "after_restore").await?;
+    afterwards(run, "after_restore").await;
     Ok(reached)
+}
+
+/// A hook that comes when the database is back: what it makes of that changes nothing.
+async fn afterwards(run: &Run<'_>, hook: &str) {
+    if let Err(error) = check::hook(run, hook).await {
+        run.ctx.progress.warn(error.one_line());
+    }
 }
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
@@ -368,6 +387,8 @@ async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Option<&str>) -
 pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
+    // Whoever does not want to wait may stop it here: nothing has been begun.
+    let mut stop = run.ctx.cancel.clone();
     for attempt in 0..30_u64 {
         match context::open(run.ctx).await {
             Ok(live) => {
@@ -379,7 +400,7 @@ pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
         }
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(200 * attempt.min(10) + 200)) => {}
-            () = run.ctx.cancelled() => break,
+            Ok(_) = stop.wait_for(|stop| *stop) => break,
         }
     }
     let error = last.unwrap_or_else(context::stopped);
@@ -540,18 +561,40 @@ async fn finish_or_undo(
     Ok(run.close(report).await)
 }
 
-async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
-    let mut journal = None;
+/// A restore by hand answers the runs that were waiting for a decision: what they left goes, and their
+/// journals are closed. `changed` is the database that they changed, under the name that it has now.
+pub async fn settle(run: &mut Run<'_>, changed: &str) -> Result<()> {
+    let ctx = run.ctx;
+    for dead in unfinished(ctx, run.live.lineage).await? {
+        let ours = dead.opened().is_some_and(|(_, database, _, _)| database == ctx.target.database());
+        if dead.run == run.id || !ours {
+            continue;
+        }
+        sweep_scratch(run, &dead).await?;
+        let mut journal = reopen_journal(ctx, &dead)?;
+        if let Some(previous) = fence_of(&dead.entries) {
+            writes::unfence(run.live.maintenance(), changed, previous.as_deref()).await?;
+            journal.record(Step::FenceEnded)?;
+        }
+        let database = format!("answered by the restore of run `{}`", run.id);
+        journal.record(Step::Closed { outcome: "restored".to_owned(), database })?;
+        ctx.progress.note(format!("run `{}`, which was not finished, is answered by this restore", dead.run));
+    }
+    Ok(())
+}
+
+fn reopen_journal(ctx: &Context, dead: &Unfinished) -> Result<Journal> {
     for key in ctx.keys()?.keys() {
         let log = StoreLog { store: ctx.store.clone(), lineage: dead.lineage, run: dead.run };
         if let Ok(resumed) = Journal::resume(Box::new(log), dead.lineage, dead.run, key.journal_key()) {
-            journal = Some(resumed);
-            break;
+            return Ok(resumed);
         }
     }
-    let journal = journal.ok_or_else(|| {
-        Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run))
-    })?;
+    Err(Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run)))
+}
+
+async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
+    let journal = reopen_journal(ctx, dead)?;
     let folder = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
     let mut migrations = Vec::new();
     for (version, _, checksum) in &intent.migrations {
@@ -605,6 +648,7 @@ async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, in
         fenced: fence_of(&dead.entries),
         ours: ours_of(&dead.entries),
         approver: None,
+        unrecorded: None,
     })
 }
 

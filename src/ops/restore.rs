@@ -365,7 +365,13 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
         _ => in_place(&mut run, &backup, request.writes).await,
     };
     let mut report = match result {
-        Ok(report) => report,
+        Ok((mut report, changed)) => {
+            if let Err(error) = super::recover::settle(&mut run, &changed).await {
+                ctx.progress.warn(format!("a run that was not finished is still open: {}", error.one_line()));
+                report.hint = Some("ripcord recover".to_owned());
+            }
+            report
+        }
         Err(error) => {
             let database = if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
                 "UNKNOWN, do not retry"
@@ -398,7 +404,8 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Re
     Ok(run)
 }
 
-async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
+/// The report, and the name that the replaced database has now.
+async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let name = databases::scratch_name();
@@ -437,10 +444,11 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<Ru
     .hint(format!("when all is well, and the old one is not needed any more: ripcord aside drop {}", swapped.aside));
     report.proof = serde_json::json!({ "proof": scratch.proof, "phases": phases });
     report.writes_since_backup = Some(swapped.writes.total());
-    Ok(report)
+    Ok((report, swapped.aside))
 }
 
-async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
+/// The report, and the name of the database.
+async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
     let counted = beside::count(&run.live.session, &backup.manifest, &others_only()).await?;
     beside::allow(ctx, &counted, policy, backup)?;
@@ -463,5 +471,5 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<R
     );
     report.proof = serde_json::to_value(proof).unwrap_or_default();
     report.writes_since_backup = Some(counted.total());
-    Ok(report)
+    Ok((report, ctx.target.database().to_owned()))
 }

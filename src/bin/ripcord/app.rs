@@ -262,6 +262,9 @@ pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receive
     let install = |kind| signal(kind).map_err(|error| Error::failed("signals cannot be taken").because(error));
     let mut interrupt = install(SignalKind::interrupt())?;
     let mut terminate = install(SignalKind::terminate())?;
+    // A limit on the size of files (`ulimit -f`) would kill the process with a signal. Taken, the signal leaves
+    // an error where the store is written to, like that of a full disk.
+    let mut too_large = install(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let (sender, receiver) = watch::channel(false);
     let asked = AtomicBool::new(false);
     tokio::spawn(async move {
@@ -269,6 +272,7 @@ pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receive
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = too_large.recv() => continue,
             }
             if asked.swap(true, Ordering::SeqCst) {
                 out.warn("stopped at once, in the middle of the work");
