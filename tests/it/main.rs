@@ -8,6 +8,7 @@ mod control;
 mod failures;
 mod postgres_a;
 mod postgres_b;
+mod readme;
 mod support;
 
 #[test]
