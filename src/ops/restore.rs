@@ -133,7 +133,7 @@ impl Planned {
             }
             match &self.writes {
                 Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => {
-                    lines.push("nothing was changed since the backup, as far as rows tell".to_owned())
+                    lines.push("no row was written or deleted since the backup".to_owned())
                 }
                 Some(counted) => lines.push(format!("changed since the backup: {}", beside::describe(counted))),
                 None => lines.push("changes since the backup: not known".to_owned()),

@@ -10,6 +10,7 @@ mod failures;
 mod hostile;
 mod postgres_a;
 mod postgres_b;
+mod readme;
 mod support;
 
 #[test]
