@@ -39,7 +39,7 @@ pub struct Phases {
     pub verify_ms: u64,
     /// Creating the database and loading it.
     pub load_ms: u64,
-    /// Proving it.
+    /// Proving it, while its statistics are made.
     pub prove_ms: u64,
     /// The time in which nobody could connect.
     pub closed_ms: u64,
@@ -70,12 +70,14 @@ pub async fn build(
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
     let result = async {
         let began = Instant::now();
-        fill(ctx, tools, build).await?;
+        let plan = fill(ctx, tools, build).await?;
         ctx.faults.at("load_done").await;
         let load_ms = millis(began.elapsed());
         ctx.progress.finished("load", format!("{} rows in {} tables", total_rows(manifest), tables(manifest)));
         let began = Instant::now();
-        let proof = prove(ctx, tools, build).await?;
+        // The proof reads the schema alone, which statistics do not change.
+        let target = ctx.target.with_database(build.name);
+        let (proof, ()) = tokio::try_join!(prove(ctx, tools, build), load::analyze(&target, &plan))?;
         Ok((
             Scratch { name: build.name.to_owned(), oid, proof },
             Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
@@ -93,8 +95,8 @@ pub async fn build(
     result
 }
 
-/// The control schema, then everything from the backup, then statistics.
-async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<()> {
+/// The control schema, then everything from the backup. Returns what was loaded.
+async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<load::LoadPlan> {
     let target = ctx.target.with_database(build.name);
     let (plan, _) = source::load_plan(ctx, build.backup)?;
     let limit = ctx.settings.timeouts.connect;
@@ -109,12 +111,7 @@ async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<()> {
     for warning in loaded.warnings {
         ctx.progress.warn(warning);
     }
-    let session = Session::connect(&target, "restore", limit).await?;
-    // A restored database has no statistics, and the first health check would meet sequential scans.
-    // language=SQL
-    session.batch("ANALYZE").await?;
-    session.close().await;
-    Ok(())
+    Ok(plan)
 }
 
 /// A restore is proved by its objects, and by its rows as COPY counted them (the loader has done that);
