@@ -326,8 +326,8 @@ mod tests {
             ("  \n", "the key is empty"),
             (&DIGITS[1..], "63 hexadecimal digits instead of 64"),
             (&format!("{DIGITS}00"), "66 hexadecimal digits instead of 64"),
-            (&DIGITS.replace("0a", "0O"), "character 22 of 64"),
-            (&DIGITS.replace("10", "é"), "character 33 of 63"),
+            (&DIGITS.replace("0a", "O0"), "character 21 of 64"),
+            (&DIGITS.replace("101112", "éx1112"), "character 33 of 64"),
             ("hunter2hunter2", "character 1 of 14"),
         ] {
             let Err(error) = MasterKey::from_hex(text) else { panic!("{text} was taken for a key") };

@@ -29,7 +29,7 @@ pub(crate) fn with_tree<R: Send + 'static>(
     let sql = sql.to_owned();
     // A thread of its own, for its stack, and because a panic in it ends nothing else.
     let worker =
-        std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(16 * 1024 * 1024 + sql.len() * 512);
+        std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(16 * 1024 * 1024 + sql.len() * 2048);
     let handle = worker.spawn(move || {
         let parse = SourceFile::parse(&sql);
         let problems: Vec<_> = parse

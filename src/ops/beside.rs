@@ -70,14 +70,15 @@ pub async fn build(
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
     let result = async {
         let began = Instant::now();
-        let plan = fill(ctx, tools, build).await?;
+        let (plan, counted) = fill(ctx, tools, build).await?;
         ctx.faults.at("load_done").await;
         let load_ms = millis(began.elapsed());
         ctx.progress.finished("load", format!("{} rows in {} tables", total_rows(manifest), tables(manifest)));
         let began = Instant::now();
-        // The proof reads the schema alone, which statistics do not change.
+        // The proof reads the schema, or the rows as they are; statistics change neither.
         let target = ctx.target.with_database(build.name);
-        let (proof, ()) = tokio::try_join!(prove(ctx, tools, build), load::analyze(&target, &plan))?;
+        let depth = if counted { Depth::Schema } else { Depth::Rows };
+        let (proof, ()) = tokio::try_join!(prove(ctx, tools, build, depth), load::analyze(&target, &plan))?;
         Ok((
             Scratch { name: build.name.to_owned(), oid, proof },
             Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
@@ -95,8 +96,9 @@ pub async fn build(
     result
 }
 
-/// The control schema, then everything from the backup. Returns what was loaded.
-async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<load::LoadPlan> {
+/// The control schema, then everything from the backup. Returns what was loaded, and whether every row was
+/// counted as it was loaded; where it was not (another encoding than UTF-8), the proof reads them back.
+async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<(load::LoadPlan, bool)> {
     let target = ctx.target.with_database(build.name);
     let (plan, _) = source::load_plan(ctx, build.backup)?;
     let limit = ctx.settings.timeouts.connect;
@@ -108,23 +110,24 @@ async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<load::L
     }
     ctx.faults.at("load_began").await;
     let loaded = load::load(tools, &target, &plan, &ctx.progress).await?;
-    for warning in loaded.warnings {
-        ctx.progress.warn(warning);
+    for warning in &loaded.warnings {
+        ctx.progress.warn(warning.clone());
     }
-    Ok(plan)
+    let counted = plan.tables.is_empty() || !loaded.rows.is_empty();
+    Ok((plan, counted))
 }
 
 /// A restore is proved by its objects, and by its rows as COPY counted them (the loader has done that);
 /// by text alone it could not be: a restored database may be dumped in other words that mean the same.
-async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<Proof> {
+async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>, depth: Depth) -> Result<Proof> {
     ctx.progress.began("prove", format!("comparing `{}` with the backup", build.name));
     let began = Instant::now();
     let target = ctx.target.with_database(build.name);
     let session = Session::connect(&target, "proof", ctx.settings.timeouts.connect).await?;
     let before = Evidence::of_manifest(&build.backup.manifest);
-    let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, Depth::Schema).await?;
+    let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, depth).await?;
     session.close().await;
-    let mut proof = before.compare(&after, Depth::Schema);
+    let mut proof = before.compare(&after, depth);
     let (_, toc) = source::load_plan(ctx, build.backup)?;
     accept_benign(&mut proof, &toc, &after);
     proof.kind = "restore".to_owned();
@@ -337,6 +340,9 @@ fn rows_by_table(manifest: &Manifest) -> std::collections::BTreeMap<String, u64>
     rows
 }
 
+/// What gives up the writes that others committed since the backup.
+pub const GIVE_UP: &str = "--writes accept-loss";
+
 /// Whether a restore may go on with these writes.
 pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -> Result<()> {
     let total = counted.total();
@@ -348,11 +354,14 @@ pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -
         ctx.progress.warn(format!("the restore gives up what was written after the backup: {told}"));
         return Ok(());
     }
-    Err(Error::new(Kind::NotRecovered, format!("a restore would lose what was written after backup `{}`: {told}", backup.id))
-        .hint(format!(
-            "to give those writes up: ripcord restore {} --writes accept-loss\n      to keep them and mend forward: ripcord apply",
-            short(backup.id)
-        )))
+    Err(Error::new(
+        Kind::NotRecovered,
+        format!("a restore would lose what was written after backup `{}`: {told}", backup.id),
+    )
+    .hint(format!(
+        "to give those writes up: ripcord restore {} {GIVE_UP}\n      to keep them and mend forward: ripcord apply",
+        short(backup.id)
+    )))
 }
 
 /// `12 rows in public.orders, 3 rows in public.users; not knowable in public.old: …`.
@@ -382,12 +391,42 @@ pub fn short(id: crate::ids::BackupId) -> String {
 /// set, which is what it was at the backup.
 async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch: &Scratch, run: RunId) -> Result<()> {
     let rows = match control::inspect(inside.client()).await? {
-        control::State::Present { .. } => control::export_rows(inside.client()).await?,
-        control::State::Absent => backup.manifest.sealed.control_rows.clone(),
+        control::State::Present { .. } => {
+            whole_history(ctx, control::export_rows(inside.client()).await?, backup).await?
+        }
+        control::State::Absent => whole_history(ctx, std::collections::BTreeMap::new(), backup).await?,
     };
     import_history(ctx, &scratch.name, backup, &rows).await?;
     let _ = run;
     Ok(())
+}
+
+/// The rows that the target has. Where it lacks one that the backup knows, its control schema was lost; then
+/// the manifests tell what it held, as far as there are backups.
+async fn whole_history(
+    ctx: &Context,
+    rows: std::collections::BTreeMap<String, serde_json::Value>,
+    backup: &Taken,
+) -> Result<std::collections::BTreeMap<String, serde_json::Value>> {
+    if control::holds_all(&backup.manifest.sealed.control_rows, &rows) {
+        return Ok(rows);
+    }
+    ctx.progress
+        .warn("the target's history lacks rows that the backup knows; they are taken from the store's manifests");
+    let lineage = backup.manifest.clear.lineage;
+    let store = ctx.store.clone();
+    let mut ids = super::context::blocking(move || store.backups(lineage)).await?;
+    ids.sort();
+    let mut whole = backup.manifest.sealed.control_rows.clone();
+    for id in ids {
+        match super::backup::open_manifest(ctx, lineage, id).await {
+            Ok((manifest, _)) => whole = control::merge_rows(&whole, &manifest.sealed.control_rows),
+            Err(error) => {
+                ctx.progress.warn(format!("without the history that backup `{id}` holds: {}", error.one_line()))
+            }
+        }
+    }
+    Ok(control::merge_rows(&whole, &rows))
 }
 
 /// Puts history rows into a restored database, with the applied set of the backup.
@@ -422,7 +461,13 @@ pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, bac
     ctx.faults.at("in_place_loaded").await;
     let applied: Vec<(String, String)> =
         backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
-    control::set_applied(live.session.client(), &applied).await?;
+    let rows = control::export_rows(live.session.client()).await?;
+    let whole = whole_history(ctx, rows.clone(), backup).await?;
+    if whole == rows {
+        control::set_applied(live.session.client(), &applied).await?;
+    } else {
+        control::rebuild(live.session.client(), live.lineage, &whole, &applied).await?;
+    }
     journal.record(Step::InPlaceDone)?;
     ctx.progress.finished("in_place", "loaded in one transaction");
     Ok(())

@@ -1,5 +1,7 @@
 //! What every operation is given, and the connections that it works with.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::watch;
 
 use crate::control;
@@ -51,6 +53,9 @@ pub struct Context {
     pub path: Option<String>,
     /// Becomes true when the run shall stop in order.
     pub cancel: watch::Receiver<bool>,
+    /// Set once a failed run is being brought back: a request to stop has its answer then, and must not stop
+    /// the recovery as well.
+    pub bringing_back: AtomicBool,
     /// Where the tests make this process die or wait; empty outside tests.
     pub faults: super::fault::Faults,
 }
@@ -77,13 +82,13 @@ impl Context {
 
     /// An error once the run shall stop.
     pub fn check_cancelled(&self) -> Result<()> {
-        if *self.cancel.borrow() { Err(stopped()) } else { Ok(()) }
+        if *self.cancel.borrow() && !self.bringing_back.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
     }
 
     /// Waits until the run shall stop; for ever when it never shall.
     pub async fn cancelled(&self) {
         let mut cancel = self.cancel.clone();
-        if cancel.wait_for(|stop| *stop).await.is_err() {
+        if cancel.wait_for(|stop| *stop).await.is_err() || self.bringing_back.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     }

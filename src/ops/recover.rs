@@ -22,6 +22,7 @@ use crate::settings::{OnFailure, Writes};
 /// a second failure never hides the first.
 pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
     let command = run.row.command.clone();
+    run.ctx.bringing_back.store(true, std::sync::atomic::Ordering::Relaxed);
     run.ctx.progress.warn(format!("the run failed: {}", failure.one_line()));
     if let Err(error) = run.journal.record(Step::Failed { error: failure.one_line() }) {
         run.ctx.progress.warn(format!("the failure could not be written to the journal: {error}"));
@@ -39,19 +40,28 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
 }
 
 /// Where the ladder ended.
-struct Reached {
-    outcome: Outcome,
-    database: String,
-    proof: Option<Proof>,
-    writes: Option<u64>,
-    hint: String,
+pub(super) struct Reached {
+    pub(super) outcome: Outcome,
+    pub(super) database: String,
+    pub(super) proof: Option<Proof>,
+    pub(super) writes: Option<u64>,
+    pub(super) hint: String,
 }
 
 impl Reached {
-    fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
+    pub(super) fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
         Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned() }
     }
 }
+
+/// The two ways on when a restore would lose what others wrote. Both go by the run's own journal: until
+/// one of them is taken, no other run begins.
+const ON_WRITES: &str = "to give those writes up: ripcord recover --writes accept-loss\n      \
+                         to keep them and mend forward: ripcord recover --on-failure stop, then ripcord apply";
+
+/// The two ways on when only DOWN was allowed, and was not enough.
+const ON_ROLLBACK: &str = "to restore the backup: ripcord recover --on-failure restore\n      \
+                           to keep things as they are and mend forward: ripcord recover --on-failure stop";
 
 /// One rung after the other, the gentlest first.
 async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
@@ -98,9 +108,12 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
             Kind::NotRecovered,
             "DOWN did not bring the database back, and `on_failure` is `rollback`",
         )
-        .hint("ripcord restore latest"));
+        .hint(ON_ROLLBACK));
     }
-    restore_rung(run).await
+    restore_rung(run).await.map_err(|error| match error.hint_text() {
+        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
+        _ => error,
+    })
 }
 
 /// What a run committed to the target, as the target itself tells, and the journal where it cannot.
@@ -159,7 +172,7 @@ async fn changed_by(run: &Run<'_>) -> Result<Changed> {
 
 /// The server rolled everything of ours back. The schema is compared all the same, because a rung counts
 /// when it is proved; where it differs, someone else changed it, and that is only told.
-async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
+pub(super) async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
     let Some(backup) = &run.backup else { return Ok(None) };
     let began = std::time::Instant::now();
     let after =
@@ -210,7 +223,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     }
     let down_scripts: Vec<&Script> = downs.iter().collect();
     let proof = prove_down(run, &backup, &scripts, &down_scripts).await?;
-    check::hook(run, "after_rollback").await?;
+    afterwards(run, "after_rollback").await;
     Ok(proof)
 }
 
@@ -254,18 +267,25 @@ fn with_files(run: &Run<'_>, done: &Changed) -> Result<Vec<Migration>> {
 }
 
 /// Restores the run's backup, beside where that can be, else in place.
-async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
+pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
-    let rungs = rungs::judge(&run.live.findings, false);
+    let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
     check::hook(run, "before_restore").await?;
     let reached = match rungs.restore {
         RestoreWay::Swap => restore_beside(run, &backup).await?,
         _ => restore_in_place(run, &backup).await?,
     };
-    check::hook(run, "after_restore").await?;
+    afterwards(run, "after_restore").await;
     Ok(reached)
+}
+
+/// A hook that comes when the database is back: what it makes of that changes nothing.
+async fn afterwards(run: &Run<'_>, hook: &str) {
+    if let Err(error) = check::hook(run, hook).await {
+        run.ctx.progress.warn(error.one_line());
+    }
 }
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
@@ -364,9 +384,11 @@ async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Option<&str>) -
 }
 
 /// Connects again, to target and maintenance database, while the server comes back.
-async fn reopen(run: &mut Run<'_>) -> Result<()> {
+pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
+    // Whoever does not want to wait may stop it here: nothing has been begun.
+    let mut stop = run.ctx.cancel.clone();
     for attempt in 0..30_u64 {
         match context::open(run.ctx).await {
             Ok(live) => {
@@ -378,7 +400,7 @@ async fn reopen(run: &mut Run<'_>) -> Result<()> {
         }
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(200 * attempt.min(10) + 200)) => {}
-            () = run.ctx.cancelled() => break,
+            Ok(_) = stop.wait_for(|stop| *stop) => break,
         }
     }
     let error = last.unwrap_or_else(context::stopped);
@@ -539,18 +561,40 @@ async fn finish_or_undo(
     Ok(run.close(report).await)
 }
 
-async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
-    let mut journal = None;
+/// A restore by hand answers the runs that were waiting for a decision: what they left goes, and their
+/// journals are closed. `changed` is the database that they changed, under the name that it has now.
+pub async fn settle(run: &mut Run<'_>, changed: &str) -> Result<()> {
+    let ctx = run.ctx;
+    for dead in unfinished(ctx, run.live.lineage).await? {
+        let ours = dead.opened().is_some_and(|(_, database, _, _)| database == ctx.target.database());
+        if dead.run == run.id || !ours {
+            continue;
+        }
+        sweep_scratch(run, &dead).await?;
+        let mut journal = reopen_journal(ctx, &dead)?;
+        if let Some(previous) = fence_of(&dead.entries) {
+            writes::unfence(run.live.maintenance(), changed, previous.as_deref()).await?;
+            journal.record(Step::FenceEnded)?;
+        }
+        let database = format!("answered by the restore of run `{}`", run.id);
+        journal.record(Step::Closed { outcome: "restored".to_owned(), database })?;
+        ctx.progress.note(format!("run `{}`, which was not finished, is answered by this restore", dead.run));
+    }
+    Ok(())
+}
+
+fn reopen_journal(ctx: &Context, dead: &Unfinished) -> Result<Journal> {
     for key in ctx.keys()?.keys() {
         let log = StoreLog { store: ctx.store.clone(), lineage: dead.lineage, run: dead.run };
         if let Ok(resumed) = Journal::resume(Box::new(log), dead.lineage, dead.run, key.journal_key()) {
-            journal = Some(resumed);
-            break;
+            return Ok(resumed);
         }
     }
-    let journal = journal.ok_or_else(|| {
-        Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run))
-    })?;
+    Err(Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run)))
+}
+
+async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
+    let journal = reopen_journal(ctx, dead)?;
     let folder = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
     let mut migrations = Vec::new();
     for (version, _, checksum) in &intent.migrations {
@@ -604,6 +648,7 @@ async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, in
         fenced: fence_of(&dead.entries),
         ours: ours_of(&dead.entries),
         approver: None,
+        unrecorded: None,
     })
 }
 

@@ -44,7 +44,7 @@ impl Rungs {
 /// Finds them out. Fails when a backup could not be taken at all.
 pub async fn available(ctx: &Context, live: &Live, skip_backup: bool) -> Result<Rungs> {
     let findings = &live.findings;
-    let rungs = judge(findings, skip_backup);
+    let rungs = judge(findings, skip_backup, live.guard.in_target());
     if !skip_backup {
         can_dump(ctx, findings)?;
     }
@@ -86,8 +86,11 @@ fn can_dump(ctx: &Context, findings: &Findings) -> Result<()> {
 }
 
 /// Pure: from what was found to what could be done.
-pub fn judge(findings: &Findings, skip_backup: bool) -> Rungs {
+pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool) -> Rungs {
     let mut why_not_swap = Vec::new();
+    if lock_in_target {
+        why_not_swap.push("no other database of the server can be reached (--maintenance-db)".to_owned());
+    }
     let mut warnings = Vec::new();
     if !findings.superuser && !findings.createdb {
         why_not_swap.push("the role may not create databases (ALTER ROLE … CREATEDB)".to_owned());

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod content;
 mod control;
+mod failures;
 mod postgres_a;
 mod postgres_b;
 mod support;

@@ -78,6 +78,7 @@ impl Words {
                 "system" => true,
                 "database" => self.follows("set", "tablespace"),
                 "table" => self.has("detach") && self.outer.last().is_some_and(|last| last == "concurrently"),
+                "subscription" if self.sets("refresh", "false") => false,
                 "subscription" => ["refresh", "publication", "failover", "two_phase"].iter().any(|word| self.has(word)),
                 _ => false,
             },
