@@ -18,6 +18,9 @@ use crate::postgres::{Session, checks, databases};
 use crate::progress::{Event, Progress};
 use crate::store::{Mark, ObjectWriter, Store};
 
+/// More threads than this would wait for pg_dump, each with its megabytes.
+const MOST_THREADS: usize = 8;
+
 /// Why this backup is taken.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -345,7 +348,7 @@ impl Pump {
     fn run(self, mut dump: Dump) -> Result<Stored> {
         let StreamId { lineage, backup, stream } = self.stream;
         let sink = Sink(self.store.begin_stream(lineage, backup, stream)?);
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_THREADS);
         let mut writer = ArchiveWriter::begin(sink, self.stream, &self.keys, self.level, threads)?;
         let mut buffer = vec![0; 256 << 10];
         let mut total = 0;

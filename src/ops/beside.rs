@@ -40,7 +40,7 @@ pub struct Phases {
     pub verify_ms: u64,
     /// Creating the database and loading it.
     pub load_ms: u64,
-    /// Proving it.
+    /// Proving it, while its statistics are made.
     pub prove_ms: u64,
     /// The time in which nobody could connect.
     pub closed_ms: u64,
@@ -71,12 +71,15 @@ pub async fn build(
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
     let result = async {
         let began = Instant::now();
-        let counted = fill(ctx, tools, build).await?;
+        let (plan, counted) = fill(ctx, tools, build).await?;
         ctx.faults.at("load_done").await;
         let load_ms = millis(began.elapsed());
         ctx.progress.finished("load", format!("{} rows in {} tables", total_rows(manifest), tables(manifest)));
         let began = Instant::now();
-        let proof = prove(ctx, tools, build, if counted { Depth::Schema } else { Depth::Rows }).await?;
+        // The proof reads the schema, or the rows as they are; statistics change neither.
+        let target = ctx.target.with_database(build.name);
+        let depth = if counted { Depth::Schema } else { Depth::Rows };
+        let (proof, ()) = tokio::try_join!(prove(ctx, tools, build, depth), load::analyze(&target, &plan))?;
         Ok((
             Scratch { name: build.name.to_owned(), oid, proof },
             Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
@@ -94,9 +97,9 @@ pub async fn build(
     result
 }
 
-/// The control schema, then everything from the backup, then statistics. Returns whether every row was
+/// The control schema, then everything from the backup. Returns what was loaded, and whether every row was
 /// counted as it was loaded; where it was not (another encoding than UTF-8), the proof reads them back.
-async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<bool> {
+async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<(load::LoadPlan, bool)> {
     let target = ctx.target.with_database(build.name);
     let (plan, _) = source::load_plan(ctx, build.backup)?;
     let limit = ctx.settings.timeouts.connect;
@@ -111,12 +114,8 @@ async fn fill(ctx: &Context, tools: &Tools, build: &Build<'_>) -> Result<bool> {
     for warning in &loaded.warnings {
         ctx.progress.warn(warning.clone());
     }
-    let session = Session::connect(&target, "restore", limit).await?;
-    // A restored database has no statistics, and the first health check would meet sequential scans.
-    // language=SQL
-    session.batch("ANALYZE").await?;
-    session.close().await;
-    Ok(plan.tables.is_empty() || !loaded.rows.is_empty())
+    let counted = plan.tables.is_empty() || !loaded.rows.is_empty();
+    Ok((plan, counted))
 }
 
 /// A restore is proved by its objects, and by its rows as COPY counted them (the loader has done that);
