@@ -8,7 +8,10 @@ mod control;
 mod failures;
 mod postgres_a;
 mod postgres_b;
+mod restore;
+mod rollback;
 mod support;
+mod swap;
 
 #[test]
 fn a_cluster_starts_and_answers() {

@@ -72,9 +72,8 @@ fn a_database_comes_back_on_a_new_server() {
     let there = moved(&store, &new.url("shop_of_new"));
     let ran = there.json(&["restore", "latest", "--from-database", "shop_of_old"]);
     assert_eq!(ran.code, 7, "nobody said its name: {ran:#?}");
-    let ran = there
-        .json(&["restore", "latest", "--from-database", "shop_of_old", "--confirm", "shop_of_new"])
-        .expect_code(0);
+    let ran =
+        there.json(&["restore", "latest", "--from-database", "shop_of_old", "--confirm", "shop_of_new"]).expect_code(0);
     assert_eq!(ran.result()["outcome"], "done", "{ran:#?}");
     assert_same(&before, &state(&new, "shop_of_new"), "the empty database");
     let ran = there.json(&["apply"]).expect_code(0);
@@ -96,7 +95,10 @@ fn a_role_that_the_new_server_lacks_is_told_and_nothing_is_left() {
     let ran = there.json(&["restore", "latest", "--from-database", "roles_here"]);
     assert_ne!(ran.code, 0, "{ran:#?}");
     assert!(ran.stderr.contains("only_here"), "{ran:#?}");
-    assert_eq!(new.sql("postgres", "select string_agg(datname, ' ' order by datname::text) from pg_database"), "postgres template0 template1");
+    assert_eq!(
+        new.sql("postgres", "select string_agg(datname, ' ' order by datname::text) from pg_database"),
+        "postgres template0 template1"
+    );
 
     new.sql("postgres", "create role only_here login createdb password 'pw'; create role grantee_here");
     there.json(&["restore", "latest", "--from-database", "roles_here"]).expect_code(0);

@@ -113,7 +113,12 @@ fn digests_do_not_depend_on_the_databases_settings() {
     // A DML in the run makes the DOWN one that must be proved by digests.
     project.migration("002_more.sql", "UPDATE v SET f = f + 1;", "UPDATE v SET f = f - 1;");
     project.migration("003_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
-    for setting in ["bytea_output = 'escape'", "timezone = 'Asia/Kathmandu'", "intervalstyle = 'sql_standard'", "datestyle = 'German'"] {
+    for setting in [
+        "bytea_output = 'escape'",
+        "timezone = 'Asia/Kathmandu'",
+        "intervalstyle = 'sql_standard'",
+        "datestyle = 'German'",
+    ] {
         db.cluster.sql("postgres", &format!("alter database enc_digest set {setting}"));
         let ran = project.json(&["drill", "--database-url", &db.cluster.url_as("enc_digest", "pw", "enc_digest")]);
         // Nothing to drill before the first backup.

@@ -98,7 +98,10 @@ pub fn assert_same(before: &State, after: &State, what: &str) {
 
 /// Names of the server's databases that begin like a scratch database.
 pub fn scratch_databases(cluster: &Cluster) -> String {
-    cluster.sql("postgres", "select string_agg(datname, ' ') from pg_database where datname like 'rc\\_%' and not datallowconn is null")
+    cluster.sql(
+        "postgres",
+        "select string_agg(datname, ' ') from pg_database where datname like 'rc\\_%' and not datallowconn is null",
+    )
 }
 
 /// The whole way: a backup, a copy of it beside, a drill, and a run that destroys `wreck` and is answered

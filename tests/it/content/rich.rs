@@ -120,13 +120,18 @@ const WRECK: &str = "DROP TABLE app.ident CASCADE;\nUPDATE app.part SET d = d + 
                      DROP MATERIALIZED VIEW app.stale;\nSELECT lo_unlink(910001);\nALTER SEQUENCE app.sq RESTART WITH 3;";
 
 fn fill(db: &Db<'_>, role: &str, sql: &str) {
-    db.sql(&format!("set client_min_messages = warning; set session authorization {role};\n{}", sql.replace("ROLE", role)));
+    db.sql(&format!(
+        "set client_min_messages = warning; set session authorization {role};\n{}",
+        sql.replace("ROLE", role)
+    ));
 }
 
 fn roles(cluster: &Cluster, role: &str, attributes: &str) {
     cluster.sql(
         "postgres",
-        &format!("create role {role} login password 'pw' {attributes}; create role {role}_reader; create role {role}_writer;"),
+        &format!(
+            "create role {role} login password 'pw' {attributes}; create role {role}_reader; create role {role}_writer;"
+        ),
     );
 }
 
@@ -172,8 +177,12 @@ fn an_invalid_index_is_no_reason_to_refuse_a_backup_and_is_told() {
     let cluster = Cluster::shared();
     roles(cluster, "rich_invalid", "createdb");
     let db = cluster.database_named("rich_invalid", "owner rich_invalid");
-    fill(&db, "rich_invalid", "create schema app; create table app.dup (i int); insert into app.dup values (1), (1);\n\
-         create materialized view app.later as select * from app.dup with no data;");
+    fill(
+        &db,
+        "rich_invalid",
+        "create schema app; create table app.dup (i int); insert into app.dup values (1), (1);\n\
+         create materialized view app.later as select * from app.dup with no data;",
+    );
     leave_an_invalid_index(&db, "rich_invalid");
     let before = state(cluster, "rich_invalid");
     let project = Project::with_url(&cluster.url_as("rich_invalid", "pw", "rich_invalid"));

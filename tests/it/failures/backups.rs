@@ -7,7 +7,11 @@ use crate::control::other_programs_folder;
 fn programs(project: &Project, cluster: &Cluster, dump: &str) -> PathBuf {
     let folder = project.path().join("programs");
     let real = program(cluster, "pg_dump");
-    script(&folder, "pg_dump", &format!("dump='{real}'\ncase \"$1\" in --version) exec \"$dump\" --version;; esac\n{dump}"));
+    script(
+        &folder,
+        "pg_dump",
+        &format!("dump='{real}'\ncase \"$1\" in --version) exec \"$dump\" --version;; esac\n{dump}"),
+    );
     script(&folder, "pg_restore", &format!("exec '{}' \"$@\"", program(cluster, "pg_restore")));
     folder
 }

@@ -113,9 +113,11 @@ fn status_tells_scripts_whether_something_is_pending() {
     // A run that nobody has brought to its end.
     std::fs::remove_file(project.path().join("migrations/006_bad.sql")).unwrap();
     project.run(&["status", "--exit-code"]).expect_code(0);
-    project
-        .migration("006_drop.sql", "TRUNCATE t1;", "SELECT 1;")
-        .migration("007_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
+    project.migration("006_drop.sql", "TRUNCATE t1;", "SELECT 1;").migration(
+        "007_bad.sql",
+        "SELECT * FROM nowhere;",
+        "SELECT 1;",
+    );
     project.json(&["apply", "--on-failure", "rollback"]).expect_code(4);
     std::fs::remove_file(project.path().join("migrations/007_bad.sql")).unwrap();
     let ran = project.run(&["status", "--exit-code"]).expect_code(1);

@@ -14,7 +14,10 @@ fn red_after_the_run_is_answered_by_down_when_that_is_enough() {
     assert!(ran.result()["error"].as_str().unwrap().contains("not well after the run"), "{ran:#?}");
     tells(&ran, "as before the run: rolled back by DOWN", "ripcord apply");
     assert_eq!(db.schema(), before);
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 rolled_back".to_owned(), "apply done 0, apply rolled_back 3".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 rolled_back".to_owned(), "apply done 0, apply rolled_back 3".to_owned())
+    );
 }
 
 #[test]
@@ -23,7 +26,11 @@ fn a_down_that_changes_rows_is_proved_by_their_digests() {
     let project = shop(&db);
     project.configure(&well_while("select not exists (select from orders where note like 'ORDER%')"));
     // The same rows again, though the text of the scripts does not tell that.
-    project.migration("002_shout.sql", "UPDATE orders SET note = upper(note);", "UPDATE orders SET note = lower(note);");
+    project.migration(
+        "002_shout.sql",
+        "UPDATE orders SET note = upper(note);",
+        "UPDATE orders SET note = lower(note);",
+    );
     let ran = project.json(&["apply"]).expect_code(3);
     assert_eq!(db.sql("select note from orders where id = 7"), "order 7");
     match ran.result()["outcome"].as_str().unwrap() {
@@ -36,7 +43,9 @@ fn a_down_that_changes_rows_is_proved_by_their_digests() {
 fn a_down_that_lies_is_not_believed() {
     let db = Cluster::shared().database();
     let project = shop(&db);
-    project.configure(&well_while("select to_regclass('public.more') is null and not exists (select from pg_class where relname = 'left_over')"));
+    project.configure(&well_while(
+        "select to_regclass('public.more') is null and not exists (select from pg_class where relname = 'left_over')",
+    ));
     let before = db.schema();
     project.migration(
         "002_more.sql",
@@ -60,14 +69,21 @@ fn red_after_the_run_is_answered_by_a_restore_when_something_was_destroyed() {
         "select exists (select from pg_attribute where attrelid = 'orders'::regclass and attname = 'note')",
     ));
     let before = db.schema();
-    project.migration("002_drop.sql", "ALTER TABLE orders DROP COLUMN note;", "ALTER TABLE orders ADD COLUMN note text;");
+    project.migration(
+        "002_drop.sql",
+        "ALTER TABLE orders DROP COLUMN note;",
+        "ALTER TABLE orders ADD COLUMN note text;",
+    );
     let ran = project.json(&["apply"]).expect_code(3);
     assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
     assert_eq!(ran.result()["writes_since_backup"], 0, "{ran:#?}");
     tells(&ran, "restored from backup", "ripcord apply");
     assert_eq!(db.schema(), before);
     assert_eq!(db.sql("select note from orders where id = 7"), "order 7");
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 restored_away".to_owned(), "apply done 0, apply restored 3".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 restored_away".to_owned(), "apply done 0, apply restored 3".to_owned())
+    );
     assert_eq!(audit(&db), "apply began, restored, apply finished");
 }
 
@@ -82,7 +98,10 @@ fn red_before_the_run_touches_nothing() {
     assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
     tells(&ran, "unchanged", "ripcord apply --ignore-red-health");
     assert_eq!(stored_backups(&project), stored);
-    assert_eq!((history(&db), runs(&db), backups(&db)), ("001 applied".to_owned(), "apply done 0".to_owned(), "verified".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db), backups(&db)),
+        ("001 applied".to_owned(), "apply done 0".to_owned(), "verified".to_owned())
+    );
     assert_eq!(db.sql("select to_regclass('more') is null"), "t");
     // Nothing is held or left open.
     project.write("ripcord.toml", "[environments.test]\nprotected = false\napproval = false\n");
@@ -182,7 +201,11 @@ fn with_rollback_alone_what_was_destroyed_is_told_and_not_restored() {
     let db = Cluster::shared().database();
     let project = shop(&db);
     project.configure("[recovery]\non_failure = \"rollback\"\n");
-    project.migration("002_drop.sql", "ALTER TABLE orders DROP COLUMN note;", "ALTER TABLE orders ADD COLUMN note text;");
+    project.migration(
+        "002_drop.sql",
+        "ALTER TABLE orders DROP COLUMN note;",
+        "ALTER TABLE orders ADD COLUMN note text;",
+    );
     project.migration("003_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
     let ran = project.json(&["apply"]).expect_code(4);
     assert_eq!(ran.result()["outcome"], "not_recovered", "{ran:#?}");

@@ -41,7 +41,10 @@ fn a_hook_that_fails_after_the_migrations_takes_them_back() {
         assert!(ran.result()["error"].as_str().unwrap().contains(hook), "{hook}: {ran:#?}");
         tells(&ran, "as before the run", "ripcord apply");
         assert_eq!(db.schema(), before);
-        assert_eq!((history(&db), runs(&db)), ("001 applied, 002 rolled_back".to_owned(), "apply done 0, apply rolled_back 3".to_owned()));
+        assert_eq!(
+            (history(&db), runs(&db)),
+            ("001 applied, 002 rolled_back".to_owned(), "apply done 0, apply rolled_back 3".to_owned())
+        );
     }
 }
 
@@ -65,9 +68,11 @@ fn a_hook_of_the_recovery_that_fails_does_not_hide_the_first_failure() {
 fn a_hook_around_the_restore_that_fails_does_not_change_how_it_ends() {
     let db = Cluster::shared().database();
     let project = hooked(&db, "after_restore");
-    project
-        .migration("003_drop.sql", "ALTER TABLE orders DROP COLUMN note;", "SELECT 1;")
-        .migration("004_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
+    project.migration("003_drop.sql", "ALTER TABLE orders DROP COLUMN note;", "SELECT 1;").migration(
+        "004_bad.sql",
+        "SELECT * FROM nowhere;",
+        "SELECT 1;",
+    );
     let before = db.schema();
     let ran = project.json(&["apply"]).expect_code(3);
     assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");

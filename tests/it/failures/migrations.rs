@@ -56,7 +56,10 @@ fn what_only_the_server_can_see_in_the_third_of_five_takes_all_of_them_back() {
     assert_eq!(history(&db), "001 applied, 002 rolled_back, 003 rolled_back, 004 failed");
     assert_eq!(runs(&db), "apply done 0, apply rolled_back 3");
     assert_eq!(audit(&db), "apply began, apply finished");
-    assert_eq!(db.sql("select string_agg(version || ' ' || how, ', ' order by id) from ripcord.rollback_history"), "003 down, 002 down");
+    assert_eq!(
+        db.sql("select string_agg(version || ' ' || how, ', ' order by id) from ripcord.rollback_history"),
+        "003 down, 002 down"
+    );
     assert!(db.sql("select error from ripcord.schema_migrations where state = 'failed'").contains("division by zero"));
 
     // The next attempt goes on where this one began, and the failed attempt stays.
@@ -79,7 +82,10 @@ fn the_only_migration_fails_and_nothing_was_committed() {
     tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(db.schema(), before);
     assert_eq!(db.sql("select count(*) from orders"), "100");
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned())
+    );
     assert_eq!(db.sql("select count(*) from ripcord.lock"), "0");
 }
 
@@ -116,10 +122,8 @@ fn an_invalid_index_without_a_down_is_answered_by_a_restore() {
     let project = shop(&db);
     db.sql("update orders set note = 'the same' where id < 3");
     let before = db.schema();
-    project.write(
-        "migrations/002_unique.sql",
-        "-- UP\nCREATE UNIQUE INDEX CONCURRENTLY orders_note ON orders (note);\n",
-    );
+    project
+        .write("migrations/002_unique.sql", "-- UP\nCREATE UNIQUE INDEX CONCURRENTLY orders_note ON orders (note);\n");
     let ran = project.json(&["apply"]).expect_code(3);
     assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
     assert!(ran.result()["error"].as_str().unwrap().contains("public.orders_note"), "{ran:#?}");
@@ -151,7 +155,12 @@ fn a_statement_that_takes_too_long_is_cancelled_on_the_server() {
         tells(&ran, "unchanged", "ripcord apply");
         assert_eq!(db.schema(), before);
         wait_until("our sessions end", || our_backends(&db) == "0");
-        assert_eq!(db.sql("select count(*) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()"), "0");
+        assert_eq!(
+            db.sql(
+                "select count(*) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()"
+            ),
+            "0"
+        );
     }
     assert_eq!(history(&db), "001 applied, 002 failed, 002 failed");
 }
@@ -177,7 +186,10 @@ fn a_lock_that_goes_away_is_waited_for() {
     let ran = running.finish().expect_code(0);
     assert!(ran.stderr.contains("again"), "{ran:#?}");
     assert_eq!(db.sql("select count(x) from orders"), "0");
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 applied".to_owned(), "apply done 0, apply done 0".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 applied".to_owned(), "apply done 0, apply done 0".to_owned())
+    );
 }
 
 #[test]
@@ -194,7 +206,10 @@ fn a_lock_that_never_goes_away_fails_the_run() {
     assert!(ran.result()["error"].as_str().unwrap().contains("lock timeout"), "{ran:#?}");
     tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(db.schema(), before);
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned())
+    );
 }
 
 #[test]
@@ -236,7 +251,11 @@ fn a_commit_inside_is_found_beforehand() {
 fn a_commit_that_is_smuggled_in_fails_on_the_server() {
     let db = Cluster::shared().database();
     let project = shop(&db);
-    project.migration("002_proc.sql", "CREATE PROCEDURE finish() LANGUAGE plpgsql AS $$ begin commit; end $$;", "DROP PROCEDURE finish();");
+    project.migration(
+        "002_proc.sql",
+        "CREATE PROCEDURE finish() LANGUAGE plpgsql AS $$ begin commit; end $$;",
+        "DROP PROCEDURE finish();",
+    );
     project.run(&["apply"]).expect_code(0);
     let before = db.schema();
     for up in [
@@ -273,7 +292,10 @@ fn all_in_one_transaction_is_all_or_nothing() {
     tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(db.schema(), before);
     assert_eq!(db.sql("select count(*) from orders"), "100");
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 003 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 003 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned())
+    );
 
     project.migration("003_bad.sql", "CREATE INDEX CONCURRENTLY i ON orders (note);", "DROP INDEX i;");
     let ran = project.json(&["apply", "--atomic"]).expect_code(2);
@@ -291,9 +313,11 @@ fn a_lock_is_waited_for_with_all_in_one_transaction_too() {
     let db = Cluster::shared().database();
     let project = shop(&db);
     short_locks(&project);
-    project
-        .migration("002_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;")
-        .migration("003_add.sql", "ALTER TABLE orders ADD COLUMN x int;", "ALTER TABLE orders DROP COLUMN x;");
+    project.migration("002_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;").migration(
+        "003_add.sql",
+        "ALTER TABLE orders ADD COLUMN x int;",
+        "ALTER TABLE orders DROP COLUMN x;",
+    );
     let holding = Holding::open(&db, "select count(*) from orders");
     let mut running = Running::start(&project, &["apply", "--atomic"]);
     running.until_it_says("lock timeout");

@@ -26,7 +26,10 @@ fn a_server_that_comes_back_is_waited_for() {
     assert_eq!(ran.result()["proof"]["kind"], "nothing-committed", "{ran:#?}");
     tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(db.schema(), before);
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned())
+    );
 
     // What had been committed by then is taken back.
     project.migration("002_slow.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
@@ -89,7 +92,10 @@ fn a_session_that_somebody_ends_is_only_a_failed_migration() {
     assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
     tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(db.schema(), before);
-    assert_eq!((history(&db), runs(&db)), ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned())
+    );
 }
 
 #[test]

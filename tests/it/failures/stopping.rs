@@ -29,7 +29,10 @@ fn a_signal_during_the_first_migration_leaves_everything() {
         wait_until("our sessions end", || our_backends(&db) == "0");
         assert!(!sleeping(&db));
         assert_eq!(db.schema(), before);
-        assert_eq!((history(&db), runs(&db)), ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned()));
+        assert_eq!(
+            (history(&db), runs(&db)),
+            ("001 applied, 002 failed".to_owned(), "apply done 0, apply unchanged 1".to_owned())
+        );
     }
 }
 
@@ -51,7 +54,9 @@ fn a_signal_with_all_in_one_transaction_leaves_everything() {
 
 #[test]
 fn a_signal_after_something_was_changed_brings_it_back() {
-    for (up, outcome) in [("CREATE TABLE more (id int);", "rolled_back"), ("ALTER TABLE orders DROP COLUMN note;", "restored")] {
+    for (up, outcome) in
+        [("CREATE TABLE more (id int);", "rolled_back"), ("ALTER TABLE orders DROP COLUMN note;", "restored")]
+    {
         let db = Cluster::shared().database();
         let project = shop(&db);
         let before = db.schema();
@@ -110,7 +115,10 @@ fn a_signal_during_the_backup_leaves_nothing_of_it() {
     assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
     tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(stored_backups(&project), stored);
-    assert_eq!((history(&db), runs(&db), backups(&db)), ("001 applied".to_owned(), "apply done 0, apply unchanged 1".to_owned(), "verified, failed".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db), backups(&db)),
+        ("001 applied".to_owned(), "apply done 0, apply unchanged 1".to_owned(), "verified, failed".to_owned())
+    );
     wait_until("pg_dump ends on the server", || db.cluster.sql("postgres", &dumps) == "0");
     drop(holding);
     project.json(&["apply"]).expect_code(0);
@@ -130,7 +138,10 @@ fn a_second_signal_stops_at_once_and_recover_mends() {
     running.until_it_says("stopping in order");
     running.signal("-TERM");
     let ran = running.finish().expect_code(4);
-    assert!(ran.stderr.contains("database: UNKNOWN, do not retry") && ran.stderr.contains("ripcord recover"), "{ran:#?}");
+    assert!(
+        ran.stderr.contains("database: UNKNOWN, do not retry") && ran.stderr.contains("ripcord recover"),
+        "{ran:#?}"
+    );
     assert_eq!(runs(&db), "apply done 0, apply unfinished");
     project.configure(&well_while("select to_regclass('public.more') is null"));
     // The dead run's session may still be ending on the server.
@@ -209,7 +220,9 @@ fn an_approval_is_asked_for_and_recorded() {
     let ran = project.json(&["apply", "--yes"]).expect_code(0);
     assert_eq!(ran.result()["outcome"], "done", "{ran:#?}");
     assert!(db.sql("select approver from ripcord.schema_migrations").contains("by --yes"));
-    assert!(db.sql("select detail->>'approver' from ripcord.audit_log where action = 'apply began'").contains("by --yes"));
+    assert!(
+        db.sql("select detail->>'approver' from ripcord.audit_log where action = 'apply began'").contains("by --yes")
+    );
 
     project.migration("002_more.sql", "CREATE TABLE more2 (id int);", "DROP TABLE more2;");
     let project = project.env("FORCE_RUN", "true");

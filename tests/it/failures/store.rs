@@ -52,12 +52,17 @@ fn a_folder_that_may_not_be_written_is_refused_before_anything() {
     assert!(ran.stderr.contains("ermission denied"), "{ran:#?}");
     tells(&ran, "unchanged", "");
     assert_eq!(stored_backups(&project), stored);
-    assert_eq!((history(&db), runs(&db), backups(&db)), ("001 applied".to_owned(), "apply done 0".to_owned(), "verified".to_owned()));
+    assert_eq!(
+        (history(&db), runs(&db), backups(&db)),
+        ("001 applied".to_owned(), "apply done 0".to_owned(), "verified".to_owned())
+    );
 }
 
 /// A table that does not compress.
 fn noise(db: &Db<'_>) {
-    db.sql("create table noise as select md5(random()::text) || md5(random()::text) as a from generate_series(1, 20000)");
+    db.sql(
+        "create table noise as select md5(random()::text) || md5(random()::text) as a from generate_series(1, 20000)",
+    );
 }
 
 #[track_caller]
@@ -94,7 +99,9 @@ fn a_file_size_limit_is_a_failure_like_any_other() {
 #[test]
 fn a_full_disk_is_a_failure_like_any_other() {
     // A small file system of its own needs root and the right to mount; the limit above stands in elsewhere.
-    if unprivileged_user().is_none() || !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success()) {
+    if unprivileged_user().is_none()
+        || !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success())
+    {
         return;
     }
     let db = Cluster::shared().database();

@@ -97,7 +97,11 @@ fn what_writers_would_lose_is_counted_and_refused() {
         let error = result["error"].as_str().unwrap();
         let rows = error.split(" rows in public.events").next().unwrap().rsplit(' ').next().unwrap();
         assert!(rows.parse::<u64>().is_ok_and(|rows| rows >= 3), "{what}: {ran:#?}");
-        tells(&ran, "CHANGED and not brought back: `002_destroy` applied; the database is open", "ripcord recover --writes accept-loss");
+        tells(
+            &ran,
+            "CHANGED and not brought back: `002_destroy` applied; the database is open",
+            "ripcord recover --writes accept-loss",
+        );
         tells(&ran, "CHANGED", "ripcord recover --on-failure stop");
         // Open, and anybody can write.
         db.sql("insert into orders (id) values (1000)");
@@ -151,9 +155,7 @@ fn what_was_refused_can_be_restored_by_hand() {
     let db = Cluster::shared().database();
     let (project, ran, _) = refused(&db, "TRUNCATE orders;", true);
     ran.expect_code(4);
-    let ran = project
-        .json(&["restore", "latest", "--writes", "accept-loss", "--confirm", &db.name])
-        .expect_code(0);
+    let ran = project.json(&["restore", "latest", "--writes", "accept-loss", "--confirm", &db.name]).expect_code(0);
     assert_eq!(ran.result()["outcome"], "done", "{ran:#?}");
     assert_eq!(db.sql("select count(*) from orders"), "100");
     assert_eq!(runs(&db), "apply done 0, apply not_recovered 4, restore done 0");
