@@ -3,15 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod backups;
 mod content;
 mod control;
+mod doctor;
+mod drill;
 mod failures;
 mod postgres_a;
 mod postgres_b;
+mod prune;
 mod restore;
 mod rollback;
+mod status;
 mod support;
 mod swap;
+mod upkeep;
 
 #[test]
 fn a_cluster_starts_and_answers() {
