@@ -412,6 +412,21 @@ async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch:
     };
     import_history(ctx, &scratch.name, backup, &rows).await?;
     let _ = run;
+    // The usual role must find the history its own, whoever restores.
+    if let Some(owner) = control::owner(inside.client()).await?
+        && owner != ctx.target.user()
+    {
+        let target = ctx.target.with_database(&scratch.name);
+        let session = Session::connect(&target, "history", ctx.settings.timeouts.connect).await?;
+        if let Err(error) = control::set_owner(session.client(), &owner).await {
+            ctx.progress.warn(format!(
+                "the schema `ripcord` now belongs to `{}`: {}",
+                ctx.target.user(),
+                error.one_line()
+            ));
+        }
+        session.close().await;
+    }
     Ok(())
 }
 

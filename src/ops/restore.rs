@@ -283,6 +283,7 @@ pub async fn find_lineage(ctx: &Context, session: Option<&Session>, from_databas
 
 /// The newest backup that was taken before a run or a migration.
 async fn before(ctx: &Context, lineage: Lineage, what: &str) -> Result<BackupId> {
+    let what = what.strip_suffix(".sql").unwrap_or(what);
     let items = catalog::list(ctx, lineage, &[], &std::collections::BTreeMap::new()).await?;
     for item in items.iter().filter(|item| item.status == "verified") {
         let (manifest, _) = backup::open_manifest(ctx, lineage, item.id).await?;
@@ -407,6 +408,11 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Re
 /// The report, and the name that the replaced database has now.
 async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
+    if policy != Writes::AcceptLoss {
+        // With others still connected: when this says no already, nobody has to be sent away.
+        let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
+        beside::allow(ctx, &counted, policy, backup)?;
+    }
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let name = databases::scratch_name();
     run.journal.record(Step::ScratchBegan { name: name.clone(), backup: backup.id })?;
