@@ -226,7 +226,7 @@ async fn begin<'a>(
     }
 
     // Before any fence: a setting that the fence makes must not end up in the backup.
-    let properties = databases::read_properties(&live.session, ctx.target.database()).await?;
+    let properties = databases::read_properties(live.maintenance(), ctx.target.database()).await?;
     let batch = control::next_batch(live.session.client()).await?;
     let migrations: Vec<Migration> = planned.plan.pending.iter().map(|pending| pending.migration.clone()).collect();
     let intent = Intent {
