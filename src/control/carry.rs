@@ -70,6 +70,31 @@ pub async fn set_applied(client: &Client, applied: &[(String, String)]) -> Resul
     in_transaction(client, async || reconcile(client, applied).await).await
 }
 
+/// Makes the control schema anew with these rows, for a history that was lost and has begun again in the very
+/// database that is restored in place. In one transaction.
+pub async fn rebuild(
+    client: &Client,
+    lineage: crate::ids::Lineage,
+    rows: &BTreeMap<String, Value>,
+    applied: &[(String, String)],
+) -> Result<()> {
+    in_transaction(client, async || {
+        // language=SQL
+        client
+            .batch_execute("drop schema ripcord cascade")
+            .await
+            .map_err(while_doing("the control schema could not be made anew"))?;
+        super::schema::fill(client, lineage).await?;
+        for table in &TABLES {
+            if let Some(values) = rows.get(table.name) {
+                import_table(client, table, values).await?;
+            }
+        }
+        reconcile(client, applied).await
+    })
+    .await
+}
+
 async fn import_table(client: &Client, table: &Table, values: &Value) -> Result<()> {
     let Table { name, has_identity, .. } = table;
     let failed = while_doing("rows could not be put into the control schema");

@@ -39,19 +39,28 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
 }
 
 /// Where the ladder ended.
-struct Reached {
-    outcome: Outcome,
-    database: String,
-    proof: Option<Proof>,
-    writes: Option<u64>,
-    hint: String,
+pub(super) struct Reached {
+    pub(super) outcome: Outcome,
+    pub(super) database: String,
+    pub(super) proof: Option<Proof>,
+    pub(super) writes: Option<u64>,
+    pub(super) hint: String,
 }
 
 impl Reached {
-    fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
+    pub(super) fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
         Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned() }
     }
 }
+
+/// The two ways on when a restore would lose what others wrote. Both go by the run's own journal: until
+/// one of them is taken, no other run begins.
+const ON_WRITES: &str = "to give those writes up: ripcord recover --writes accept-loss\n      \
+                         to keep them and mend forward: ripcord recover --on-failure stop, then ripcord apply";
+
+/// The two ways on when only DOWN was allowed, and was not enough.
+const ON_ROLLBACK: &str = "to restore the backup: ripcord recover --on-failure restore\n      \
+                           to keep things as they are and mend forward: ripcord recover --on-failure stop";
 
 /// One rung after the other, the gentlest first.
 async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
@@ -102,9 +111,12 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
             Kind::NotRecovered,
             "DOWN did not bring the database back, and `on_failure` is `rollback`",
         )
-        .hint("ripcord recover --on-failure restore"));
+        .hint(ON_ROLLBACK));
     }
-    restore_rung(run).await
+    restore_rung(run).await.map_err(|error| match error.hint_text() {
+        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
+        _ => error,
+    })
 }
 
 fn again(run: &Run<'_>) -> String {
@@ -196,7 +208,7 @@ async fn undone_by(run: &Run<'_>) -> Result<Vec<String>> {
 
 /// The server rolled everything of ours back. The schema is compared all the same, because a rung counts
 /// when it is proved; where it differs, someone else changed it, and that is only told.
-async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
+pub(super) async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
     let Some(backup) = &run.backup else { return Ok(None) };
     let began = std::time::Instant::now();
     let after =
@@ -247,7 +259,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     }
     let down_scripts: Vec<&Script> = downs.iter().collect();
     let proof = prove_down(run, &backup, &scripts, &down_scripts).await?;
-    check::hook(run, "after_rollback").await?;
+    afterwards(run, "after_rollback").await;
     Ok(proof)
 }
 
@@ -291,7 +303,7 @@ fn with_files(run: &Run<'_>, done: &Changed) -> Result<Vec<Migration>> {
 }
 
 /// Restores the run's backup, beside where that can be, else in place.
-async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
+pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
@@ -301,8 +313,15 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
         RestoreWay::Swap => restore_beside(run, &backup).await?,
         _ => restore_in_place(run, &backup).await?,
     };
-    check::hook(run, "after_restore").await?;
+    afterwards(run, "after_restore").await;
     Ok(reached)
+}
+
+/// A hook that comes when the database is back: what it makes of that changes nothing.
+async fn afterwards(run: &Run<'_>, hook: &str) {
+    if let Err(error) = check::hook(run, hook).await {
+        run.ctx.progress.warn(error.one_line());
+    }
 }
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
@@ -415,9 +434,11 @@ pub(super) async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Opti
 }
 
 /// Connects again, to target and maintenance database, while the server comes back.
-async fn reopen(run: &mut Run<'_>) -> Result<()> {
+pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
+    // Whoever does not want to wait may stop it here: nothing has been begun.
+    let mut stop = run.ctx.cancel.clone();
     for attempt in 0..30_u64 {
         // While the lock's own session lives, the lock is ours and cannot be taken a second time.
         let opened = if run.live.maintenance().is_closed() {
@@ -433,7 +454,7 @@ async fn reopen(run: &mut Run<'_>) -> Result<()> {
         }
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(200 * attempt.min(10) + 200)) => {}
-            () = run.ctx.cancelled() => break,
+            Ok(_) = stop.wait_for(|stop| *stop) => break,
         }
     }
     let error = last.unwrap_or_else(context::stopped);

@@ -253,18 +253,46 @@ async fn finish_or_undo(
     Ok(run.close(report).await)
 }
 
-async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
-    let mut journal = None;
+/// A restore by hand answers the runs that were waiting for a decision: what they left goes, and their
+/// journals are closed. `changed` is the database that they changed, under the name that it has now.
+pub async fn settle(run: &mut Run<'_>, changed: &str) -> Result<()> {
+    let ctx = run.ctx;
+    for dead in unfinished(ctx, run.live.lineage).await? {
+        if dead.run == run.id || !names(&dead, ctx.target.database()) {
+            continue;
+        }
+        for entry in &dead.entries {
+            // What stands there under that name is dropped only when it is a scratch database of ours.
+            if let Step::ScratchBegan { name, .. } = &entry.step
+                && databases::find(run.live.maintenance(), name).await?.is_some()
+            {
+                databases::drop_scratch(run.live.maintenance(), name, None).await?;
+            }
+        }
+        let mut journal = reopen_journal(ctx, &dead)?;
+        if let Some(previous) = fence_of(&dead.entries) {
+            writes::unfence(run.live.maintenance(), changed, previous.as_deref()).await?;
+            journal.record(Step::FenceEnded)?;
+        }
+        let database = format!("answered by the restore of run `{}`", run.id);
+        journal.record(Step::Closed { outcome: "restored".to_owned(), database })?;
+        ctx.progress.note(format!("run `{}`, which was not finished, is answered by this restore", dead.run));
+    }
+    Ok(())
+}
+
+fn reopen_journal(ctx: &Context, dead: &Unfinished) -> Result<Journal> {
     for key in ctx.keys()?.keys() {
         let log = StoreLog { store: ctx.store.clone(), lineage: dead.lineage, run: dead.run };
         if let Ok(resumed) = Journal::resume(Box::new(log), dead.lineage, dead.run, key.journal_key()) {
-            journal = Some(resumed);
-            break;
+            return Ok(resumed);
         }
     }
-    let journal = journal.ok_or_else(|| {
-        Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run))
-    })?;
+    Err(Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run)))
+}
+
+async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
+    let journal = reopen_journal(ctx, dead)?;
     let folder = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
     let mut migrations = Vec::new();
     for (version, _, checksum) in &intent.migrations {
@@ -321,6 +349,7 @@ async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &In
         fenced: fence_of(&dead.entries),
         ours: ours_of(&dead.entries),
         approver: None,
+        unrecorded: None,
     })
 }
 

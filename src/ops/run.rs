@@ -7,7 +7,7 @@ use super::beside::Ours;
 use super::context::{Context, Live, TOOL_VERSION, blocking};
 use super::report::{MigrationReport, Outcome, RunReport};
 use crate::clock;
-use crate::control::{self, LockRow, RunRow};
+use crate::control::{self, LockRow, MigrationRow, RunRow};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{BackupId, Lineage, RunId};
 use crate::journal::{Entry, Journal, Step, StepLog};
@@ -44,6 +44,8 @@ pub struct Run<'a> {
     pub ours: Ours,
     /// Who approved it.
     pub approver: Option<String>,
+    /// A failed attempt that could not be written down while the server was gone.
+    pub unrecorded: Option<MigrationRow>,
 }
 
 /// What a later `recover` must know of a run; kept in the journal's first step.
@@ -134,6 +136,7 @@ impl<'a> Run<'a> {
             fenced: None,
             ours: Ours { touched: Some(Vec::new()), ..Ours::default() },
             approver: None,
+            unrecorded: None,
         };
         run.show_lock(command).await?;
         Ok(run)
@@ -252,6 +255,9 @@ impl<'a> Run<'a> {
             });
             let client = self.live.session.client();
             let recorded = async {
+                if let Some(failed) = &self.unrecorded {
+                    control::record_migration(client, failed).await?;
+                }
                 control::put_run(client, &self.row).await?;
                 control::audit(client, Some(self.id), &format!("{} finished", self.row.command), &detail, None).await?;
                 control::clear_lock(client, Some(self.id)).await

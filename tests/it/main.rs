@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod content;
 mod control;
 mod crash;
+mod failures;
 mod postgres_a;
 mod postgres_b;
 mod support;
