@@ -71,7 +71,7 @@ async fn recover_all(ctx: &Context, writes: Option<Writes>, on_failure: Option<O
             report.exit_code = Outcome::Done.exit_code();
             report.error = None;
             report.failure = None;
-            if !report.hint.as_ref().is_some_and(|hint| hint == "ripcord recover") {
+            if report.hint.as_ref().is_none_or(|hint| hint != "ripcord recover") {
                 report.hint = Some(format!("to do it again: ripcord {command}"));
             }
         }
@@ -410,7 +410,7 @@ async fn swap_was_done(run: &Run<'_>) -> Result<Option<String>> {
     let Some(swap) = last_swap(run.journal.entries()) else { return Ok(None) };
     let maintenance = run.live.maintenance();
     let at_target = databases::find(maintenance, run.ctx.target.database()).await?;
-    if !at_target.is_some_and(|found| found.oid == swap.scratch_oid) {
+    if at_target.is_none_or(|found| found.oid != swap.scratch_oid) {
         return Ok(None);
     }
     let kept = databases::find(maintenance, swap.aside).await?;

@@ -42,6 +42,15 @@ fn killed_at(project: &Project, point: &str, arguments: &[&str]) {
     let output = project.command(arguments).env("RIPCORD_FAULTS", format!("{point}=kill")).output().unwrap();
     let ran = crate::support::cli::ran(output);
     assert_eq!(ran.code, -1, "not killed at {point}: {ran:#?}");
+    // The server notices by itself that the holder of the lock is gone, in its own time.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = project.run(&["status"]);
+        if !status.stdout.contains("BUSY") && !status.stdout.contains("at this moment") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{point}: {status:#?}");
+    }
 }
 
 /// The last lines of a run that is over: the state of the database, a blank line, a hint.
