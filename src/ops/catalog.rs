@@ -263,6 +263,16 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
     }
 }
 
+/// Tells newer backups than the one chosen that the history knows and the store lacks.
+pub async fn warn_of_missing(ctx: &Context, lineage: Lineage, chosen: BackupId, rows: &[BackupRow]) -> Result<()> {
+    for item in list(ctx, lineage, rows, &BTreeMap::new()).await? {
+        if item.status == "missing" && item.id > chosen && item.purpose != Purpose::Safety.as_str() {
+            ctx.progress.warn(format!("backup `{}` is newer, and is missing: {}", item.id, item.error.unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
 /// The newest backup that is known to be good, by the time in the sealed part: what a list shows could be altered by
 /// anyone who can write to the store. Newer ones that are not good are told, and remembered as damaged.
 async fn latest(ctx: &Context, lineage: Lineage, items: &[Item]) -> Result<BackupId> {

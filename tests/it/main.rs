@@ -8,6 +8,7 @@ mod control;
 mod hostile;
 mod postgres_a;
 mod postgres_b;
+mod secrets;
 mod support;
 
 #[test]

@@ -141,10 +141,12 @@ pub fn survives(project: &Project, db: &Db<'_>, wreck: &str) {
     drop_aside(cluster, result["database"].as_str().unwrap());
 }
 
-/// The last three lines.
+/// The line that says what state the database is in, and the last two.
 pub fn tail(stderr: &str) -> Vec<String> {
     let lines: Vec<&str> = stderr.lines().collect();
-    lines[lines.len().saturating_sub(3)..].iter().map(|line| (*line).to_owned()).collect()
+    let state = lines.iter().rfind(|line| line.starts_with("database: ")).copied().unwrap_or_default();
+    let last = &lines[lines.len().saturating_sub(2)..];
+    std::iter::once(&state).chain(last).map(|line| (*line).to_owned()).collect()
 }
 
 /// Drops the database that a swap kept: other tests look at what the server has.
