@@ -362,6 +362,7 @@ fn a_file_in_place_of_a_folder_is_told_by_its_path() {
         assert!(error.one_line().contains("a file stands where"), "{error}");
     }
     let store = Local::open(&folder.path().join("real")).unwrap();
+    fs::create_dir(folder.path().join("real")).unwrap();
     fs::write(folder.path().join("real/a"), b"a file").unwrap();
     let error = store.create("a/object", b"x").unwrap_err();
     assert!(error.one_line().contains("real/a`"), "{error}");

@@ -54,50 +54,12 @@ pub async fn import_rows(client: &Client, rows: &BTreeMap<String, Value>, applie
     in_transaction(client, async || {
         for table in &TABLES {
             if let Some(values) = rows.get(table.name) {
-                import_table(client, table, values, Numbers::Kept).await?;
+                import_table(client, table, values).await?;
             }
         }
         reconcile(client, applied).await
     })
     .await
-}
-
-/// Adds the rows of another history to the one that is here, where this one knows nothing of some of the
-/// migrations of `applied` (the database is new to ripcord, the backup is not), and makes `applied` the set in effect.
-/// Rows get new numbers; what is here already stays as it is.
-pub async fn join_rows(client: &Client, rows: &BTreeMap<String, Value>, applied: &[(String, String)]) -> Result<()> {
-    in_transaction(client, async || {
-        for table in &TABLES {
-            if let Some(values) = rows.get(table.name) {
-                import_table(client, table, values, Numbers::New).await?;
-            }
-        }
-        reconcile(client, applied).await
-    })
-    .await
-}
-
-/// Whether the history here has a row of each of these migrations (version).
-pub async fn knows(client: &Client, applied: &[(String, String)]) -> Result<bool> {
-    let failed = while_doing("the history could not be read");
-    let versions: Vec<&str> = applied.iter().map(|(version, _)| version.as_str()).collect();
-    // language=SQL
-    const SQL: &str = "select not exists (
-        select from unnest($1::text[]) as wanted (version)
-         where not exists (select from ripcord.schema_migrations as m where m.version = wanted.version))";
-    in_transaction(client, async || {
-        client.query_one(SQL, &[&versions]).await.map_err(&failed)?.try_get(0).map_err(&failed)
-    })
-    .await
-}
-
-/// What becomes of rows' own numbers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Numbers {
-    /// The table is empty.
-    Kept,
-    /// It is not.
-    New,
 }
 
 /// Makes `applied` (version, checksum, in the order of applying) the set of migrations in effect, as it was when
@@ -108,15 +70,38 @@ pub async fn set_applied(client: &Client, applied: &[(String, String)]) -> Resul
     in_transaction(client, async || reconcile(client, applied).await).await
 }
 
-async fn import_table(client: &Client, table: &Table, values: &Value, numbers: Numbers) -> Result<()> {
+/// Makes the control schema anew with these rows, for a history that was lost and has begun again in the very
+/// database that is restored in place. In one transaction.
+pub async fn rebuild(
+    client: &Client,
+    lineage: crate::ids::Lineage,
+    rows: &BTreeMap<String, Value>,
+    applied: &[(String, String)],
+) -> Result<()> {
+    in_transaction(client, async || {
+        // language=SQL
+        client
+            .batch_execute("drop schema ripcord cascade")
+            .await
+            .map_err(while_doing("the control schema could not be made anew"))?;
+        super::schema::fill(client, lineage).await?;
+        for table in &TABLES {
+            if let Some(values) = rows.get(table.name) {
+                import_table(client, table, values).await?;
+            }
+        }
+        reconcile(client, applied).await
+    })
+    .await
+}
+
+async fn import_table(client: &Client, table: &Table, values: &Value) -> Result<()> {
     let Table { name, has_identity, .. } = table;
     let failed = while_doing("rows could not be put into the control schema");
 
     // language=SQL
     let occupied = format!("select exists (select from ripcord.{name})");
-    if numbers == Numbers::Kept
-        && client.query_one(&occupied, &[]).await.map_err(&failed)?.try_get(0).map_err(&failed)?
-    {
+    if client.query_one(&occupied, &[]).await.map_err(&failed)?.try_get(0).map_err(&failed)? {
         return Err(Error::failed(format!("the table `ripcord.{name}` holds rows already")));
     }
 
@@ -136,19 +121,14 @@ async fn import_table(client: &Client, table: &Table, values: &Value, numbers: N
         }
     }
 
-    let (renumbered, conflict) = match numbers {
-        Numbers::Kept => (false, ""),
-        Numbers::New => (*has_identity, "on conflict do nothing"),
-    };
-    let list = columns.into_iter().filter(|name| !renumbered || !matches!(name.as_str(), "id" | "copy_of"));
-    let list = list.collect::<Vec<_>>().join(", ");
+    let list = columns.into_iter().collect::<Vec<_>>().join(", ");
     // language=SQL
     let insert = format!(
         "insert into ripcord.{name} ({list}) overriding system value
-         select {list} from json_populate_recordset(null::ripcord.{name}, $1::json) {conflict}"
+         select {list} from json_populate_recordset(null::ripcord.{name}, $1::json)"
     );
     client.execute(&insert, &[values]).await.map_err(&failed)?;
-    if *has_identity && !renumbered {
+    if *has_identity {
         // language=SQL
         let advance = format!(
             "select setval(pg_get_serial_sequence('ripcord.{name}', 'id'), max(id))

@@ -73,17 +73,19 @@ pub async fn ensure(client: &Client, lineage: Lineage) -> Result<Lineage> {
 }
 
 async fn create(client: &Client, lineage: Lineage) -> Result<()> {
+    in_transaction(client, async || fill(client, lineage).await).await
+}
+
+/// The schema with everything in it, inside the open transaction.
+pub(super) async fn fill(client: &Client, lineage: Lineage) -> Result<()> {
     // language=SQL
     const META: &str = "insert into ripcord.meta (lineage, schema_version, tool_version) values ($1, $2, $3)";
-    in_transaction(client, async || {
-        client.batch_execute(include_str!("schema.sql")).await.map_err(|error| creation_failed(&error))?;
-        client
-            .execute(META, &[&lineage.0, &SCHEMA_VERSION, &TOOL_VERSION])
-            .await
-            .map_err(|error| creation_failed(&error))?;
-        Ok(())
-    })
-    .await
+    client.batch_execute(include_str!("schema.sql")).await.map_err(|error| creation_failed(&error))?;
+    client
+        .execute(META, &[&lineage.0, &SCHEMA_VERSION, &TOOL_VERSION])
+        .await
+        .map_err(|error| creation_failed(&error))?;
+    Ok(())
 }
 
 fn creation_failed(error: &tokio_postgres::Error) -> Error {

@@ -390,7 +390,8 @@ impl Pump {
 fn from_writing(error: archive::ArchiveError) -> Error {
     match error {
         archive::ArchiveError::Io(error) => {
-            let full = error.kind() == std::io::ErrorKind::StorageFull;
+            use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+            let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
             let failure = Error::failed("writing to the store failed").because(error);
             if full { failure.hint("make room in the store, or run `ripcord prune`") } else { failure }
         }

@@ -355,6 +355,9 @@ pub async fn rows_by_table(session: &Session, manifest: &Manifest) -> Result<std
     Ok(rows)
 }
 
+/// What gives up the writes that others committed since the backup.
+pub const GIVE_UP: &str = "--writes accept-loss";
+
 /// Whether a restore may go on with these writes.
 pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -> Result<()> {
     let total = counted.total();
@@ -366,11 +369,14 @@ pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -
         ctx.progress.warn(format!("the restore gives up what was written after the backup: {told}"));
         return Ok(());
     }
-    Err(Error::new(Kind::NotRecovered, format!("a restore would lose what was written after backup `{}`: {told}", backup.id))
-        .hint(format!(
-            "to give those writes up: ripcord restore {} --writes accept-loss\n      to keep them and mend forward: ripcord apply",
-            short(backup.id)
-        )))
+    Err(Error::new(
+        Kind::NotRecovered,
+        format!("a restore would lose what was written after backup `{}`: {told}", backup.id),
+    )
+    .hint(format!(
+        "to give those writes up: ripcord restore {} {GIVE_UP}\n      to keep them and mend forward: ripcord apply",
+        short(backup.id)
+    )))
 }
 
 /// `12 rows in public.orders, 3 rows in public.users; not knowable in public.old: …`.
@@ -399,30 +405,48 @@ pub fn short(id: crate::ids::BackupId) -> String {
 /// History moves forward only: every row of the old database goes into the new one, but for the applied
 /// set, which is what it was at the backup.
 async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch: &Scratch, run: RunId) -> Result<()> {
-    let sealed = &backup.manifest.sealed;
-    let _ = run;
-    match control::inspect(inside.client()).await? {
-        control::State::Absent => import_history(ctx, &scratch.name, backup, &sealed.control_rows).await,
+    let rows = match control::inspect(inside.client()).await? {
         control::State::Present { .. } => {
-            let rows = control::export_rows(inside.client()).await?;
-            let applied = applied_of(backup);
-            if control::knows(inside.client(), &applied).await? {
-                return import_history(ctx, &scratch.name, backup, &rows).await;
-            }
-            // The target was new to us, as on a new server: its past is the backup's.
-            import_history(ctx, &scratch.name, backup, &sealed.control_rows).await?;
-            let scratch = ctx.target.with_database(&scratch.name);
-            let session = Session::connect(&scratch, "history", ctx.settings.timeouts.connect).await?;
-            control::join_rows(session.client(), &rows, &applied).await?;
-            session.close().await;
-            Ok(())
+            whole_history(ctx, control::export_rows(inside.client()).await?, backup).await?
         }
-    }
+        control::State::Absent => whole_history(ctx, std::collections::BTreeMap::new(), backup).await?,
+    };
+    import_history(ctx, &scratch.name, backup, &rows).await?;
+    let _ = run;
+    Ok(())
 }
 
 /// The applied set of a backup: version and checksum.
 fn applied_of(backup: &Taken) -> Vec<(String, String)> {
     backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect()
+}
+
+/// The rows that the target has. Where it lacks one that the backup knows, its control schema was lost; then
+/// the manifests tell what it held, as far as there are backups.
+async fn whole_history(
+    ctx: &Context,
+    rows: std::collections::BTreeMap<String, serde_json::Value>,
+    backup: &Taken,
+) -> Result<std::collections::BTreeMap<String, serde_json::Value>> {
+    if control::holds_all(&backup.manifest.sealed.control_rows, &rows) {
+        return Ok(rows);
+    }
+    ctx.progress
+        .warn("the target's history lacks rows that the backup knows; they are taken from the store's manifests");
+    let lineage = backup.manifest.clear.lineage;
+    let store = ctx.store.clone();
+    let mut ids = super::context::blocking(move || store.backups(lineage)).await?;
+    ids.sort();
+    let mut whole = backup.manifest.sealed.control_rows.clone();
+    for id in ids {
+        match super::backup::open_manifest(ctx, lineage, id).await {
+            Ok((manifest, _)) => whole = control::merge_rows(&whole, &manifest.sealed.control_rows),
+            Err(error) => {
+                ctx.progress.warn(format!("without the history that backup `{id}` holds: {}", error.one_line()))
+            }
+        }
+    }
+    Ok(control::merge_rows(&whole, &rows))
 }
 
 /// Puts history rows into a restored database, with the applied set of the backup.
@@ -475,10 +499,12 @@ pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, bac
     }
     ctx.faults.at("in_place_loaded").await;
     let applied = applied_of(backup);
-    if control::knows(live.session.client(), &applied).await? {
+    let rows = control::export_rows(live.session.client()).await?;
+    let whole = whole_history(ctx, rows.clone(), backup).await?;
+    if whole == rows {
         control::set_applied(live.session.client(), &applied).await?;
     } else {
-        control::join_rows(live.session.client(), &backup.manifest.sealed.control_rows, &applied).await?;
+        control::rebuild(live.session.client(), live.lineage, &whole, &applied).await?;
     }
     journal.record(Step::InPlaceDone)?;
     ctx.progress.finished("in_place", "loaded in one transaction");

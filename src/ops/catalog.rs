@@ -27,7 +27,8 @@ pub struct Item {
     pub database: String,
     /// The run that it belongs to, where the history knows.
     pub run_id: Option<RunId>,
-    /// `running`, `failed`, `complete`, `verified`, `damaged`, `deleted`, `missing`.
+    /// `running`, `failed`, `complete`, `verified`, `damaged` (also: the history knows it and the store lacks
+    /// it), `deleted`.
     pub status: String,
     /// Who can open it.
     pub key_ids: Vec<String>,
@@ -136,7 +137,10 @@ fn item_of(id: BackupId, location: String, clear: Result<manifest::UnverifiedMan
         match mark {
             Mark::Verified { at, .. } => item.verified_at = Some(*at),
             Mark::Damaged { at, error } => damaged_at = Some((*at, error.clone())),
-            Mark::Drilled { at, .. } => item.drilled_at = Some(*at),
+            Mark::Drilled { at, good: true, .. } => item.drilled_at = Some(*at),
+            Mark::Drilled { at, .. } => {
+                item.error = Some(format!("could not be restored in the drill of {}", at.format("%Y-%m-%d %H:%M UTC")));
+            }
             Mark::Pinned { .. } => item.pinned = true,
             Mark::Tag { tag, .. } => item.tags.push(tag.clone()),
         }
@@ -163,10 +167,10 @@ fn add_history(items: &mut BTreeMap<BackupId, Item>, row: &BackupRow) {
         return;
     }
     let status = match row.status.as_str() {
-        "complete" | "verified" | "damaged" => "missing",
+        "complete" | "verified" | "damaged" => "damaged",
         other => other,
     };
-    let error = if status == "missing" {
+    let error = if status == "damaged" {
         Some("the history knows this backup and the store does not have it".to_owned())
     } else {
         row.error.clone()
@@ -267,7 +271,11 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
 pub async fn warn_of_missing(ctx: &Context, lineage: Lineage, chosen: BackupId, rows: &[BackupRow]) -> Result<()> {
     for item in list(ctx, lineage, rows, &BTreeMap::new()).await? {
         if item.status == "missing" && item.id > chosen && item.purpose != Purpose::Safety.as_str() {
-            ctx.progress.warn(format!("backup `{}` is newer, and is missing: {}", item.id, item.error.unwrap_or_default()));
+            ctx.progress.warn(format!(
+                "backup `{}` is newer, and is missing: {}",
+                item.id,
+                item.error.unwrap_or_default()
+            ));
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::restore::find_lineage;
 use super::source;
 use crate::clock::{self, Time};
 use crate::control;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{BackupId, RunId};
 use crate::postgres::{Session, databases, guard};
 use crate::store::Mark;
@@ -36,21 +36,47 @@ pub struct Evidenced {
     pub duration_ms: u64,
     /// The scratch database, when it was kept.
     pub kept: Option<String>,
+    /// The other server, when it was not the target's own.
+    pub server: Option<String>,
+}
+
+/// What to drill, and where.
+#[derive(Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// `latest`, or the beginning of an id.
+    pub selector: &'a str,
+    /// Whose backups: the database's name when they were made.
+    pub from_database: Option<&'a str>,
+    /// The scratch database stays.
+    pub keep: bool,
+    /// Another server to restore on; `None`: the target's own.
+    pub server: Option<&'a Context>,
 }
 
 /// Drills one backup. A backup that does not hold is an error of kind verification, and is marked so.
-pub async fn drill(ctx: &Context, selector: &str, from_database: Option<&str>, keep: bool) -> Result<Evidenced> {
+pub async fn drill(ctx: &Context, request: &Request<'_>) -> Result<Evidenced> {
     let began = Instant::now();
-    let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
-    let session = match databases::find(&maintenance, ctx.target.database()).await? {
-        Some(_) => Some(ctx.connect("drill").await?),
-        None => None,
+    let session = match (target_session(ctx).await, request.server) {
+        (Ok(session), _) => session,
+        // The drill of the day on which the server is gone.
+        (Err(error), Some(_)) => {
+            ctx.progress.warn(format!("without the target: {}", error.one_line()));
+            None
+        }
+        (Err(error), None) => return Err(error),
     };
-    let lineage = find_lineage(ctx, session.as_ref(), from_database).await?;
-    let id = catalog::resolve(ctx, lineage, selector).await?;
-    let result = restore_and_compare(ctx, &maintenance, lineage, id, keep).await;
+    let on = request.server.unwrap_or(ctx);
+    let (_, maintenance) = guard::open_maintenance(&on.target, &on.settings).await?;
+    let lineage = find_lineage(ctx, session.as_ref(), request.from_database).await?;
+    let id = catalog::resolve(ctx, lineage, request.selector).await?;
+    let result = restore_and_compare(on, &maintenance, lineage, id, request.keep).await;
     let duration_ms = beside::millis(began.elapsed());
-    let good = matches!(&result, Ok((proof, ..)) if proof.holds);
+    let good = match &result {
+        Ok((proof, ..)) => proof.holds,
+        Err(error) if error.kind() == Kind::Verification => false,
+        // Says nothing about the backup: no right to create a database, a server that went away, …
+        Err(error) => return Err(error.clone()),
+    };
     let store = ctx.store.clone();
     let mark = Mark::Drilled { at: clock::now(), duration_ms, good };
     blocking(move || store.mark(lineage, id, &mark)).await?;
@@ -63,7 +89,26 @@ pub async fn drill(ctx: &Context, selector: &str, from_database: Option<&str>, k
             .because(proof.why_not())
             .hint("take another backup, and drill that: ripcord backup create"));
     }
-    Ok(Evidenced { backup: id, at: clock::now(), good, proof, phases, duration_ms, kept })
+    let server = request.server.map(|on| on.target.redacted());
+    Ok(Evidenced { backup: id, at: clock::now(), good, proof, phases, duration_ms, kept, server })
+}
+
+/// A session in the target; `None` when the server has no such database.
+async fn target_session(ctx: &Context) -> Result<Option<Session>> {
+    let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
+    Ok(match databases::find(&maintenance, ctx.target.database()).await? {
+        Some(_) => Some(ctx.connect("drill").await?),
+        None => None,
+    })
+}
+
+/// Whether a failed load tells something about the backup, and not about the server or a right that is missing.
+fn tells_of_the_backup(error: &Error) -> bool {
+    // 42501: no right; 53: out of something; 57: stopped by an operator; 58: a disk (PostgreSQL, appendix A).
+    let elsewhere = error
+        .sqlstate()
+        .is_some_and(|state| state == "42501" || ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)));
+    !elsewhere && !error.connection_lost() && matches!(error.kind(), Kind::Failed | Kind::Verification)
 }
 
 async fn restore_and_compare(
@@ -84,7 +129,15 @@ async fn restore_and_compare(
     let comment = databases::scratch_comment(RunId::new(), id);
     // A lineage of its own: a scratch database is not the database.
     let build = Build { backup: &taken, name: &name, comment: &comment, lineage: crate::ids::Lineage::new() };
-    let (scratch, mut phases) = beside::build(ctx, &tools, maintenance, &build).await?;
+    let (scratch, mut phases) = beside::build(ctx, &tools, maintenance, &build).await.map_err(|error| {
+        if !tells_of_the_backup(&error) {
+            return error;
+        }
+        error
+            .context(format!("backup `{id}` cannot be restored"))
+            .with_kind(Kind::Verification)
+            .hint("mend the cause in the database, then: ripcord backup create, and drill that")
+    })?;
     phases.verify_ms = verify_ms;
     let compared = compare(ctx, &tools, &taken, &name).await;
     if !keep {
@@ -119,7 +172,7 @@ async fn record(ctx: &Context, session: &Session, id: BackupId, good: bool, dura
             return Ok(());
         }
         for mut row in control::backups(session.client()).await? {
-            if row.id == id {
+            if row.id == id && good {
                 row.drilled_at = Some(clock::now());
                 control::put_backup(session.client(), &row).await?;
             }

@@ -53,7 +53,9 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
     let needed = needed_backups(ctx, lineage).await?;
     let items = catalog::list(ctx, lineage, &[], &needed).await?;
     let Some(item) = items.iter().find(|item| item.id == id) else {
-        return Err(Error::usage(format!("there is no backup `{id}`")).hint("ripcord backup list"));
+        // Not in the store: what is left is to say so in the history.
+        record_deleted(ctx, &[id]).await;
+        return Ok(());
     };
     if let Some(run) = needed.get(&id) {
         return Err(Error::refused(format!("backup `{id}` is needed by run `{run}`, which is not finished"))

@@ -133,10 +133,10 @@ impl Planned {
             }
             match &self.writes {
                 Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => {
-                    lines.push("no write since the backup would be lost".to_owned())
+                    lines.push("nothing was changed since the backup, as far as rows tell".to_owned())
                 }
-                Some(counted) => lines.push(format!("written since the backup: {}", beside::describe(counted))),
-                None => lines.push("writes since the backup: not known".to_owned()),
+                Some(counted) => lines.push(format!("changed since the backup: {}", beside::describe(counted))),
+                None => lines.push("changes since the backup: not known".to_owned()),
             }
         }
         lines
@@ -190,6 +190,11 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
     Ok(planned)
 }
 
+/// A restore writes nothing itself before it counts, so rows that are gone were deleted by others.
+fn others_only() -> Ours {
+    Ours { touched: Some(Vec::new()), ..Ours::default() }
+}
+
 /// A session in the target, when there is such a database.
 async fn existing(ctx: &Context) -> Result<Option<Session>> {
     let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
@@ -226,7 +231,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .map(|row| format!("{}_{}", row.version, row.name))
             .collect();
     }
-    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &Ours::default()).await.ok();
+    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();
     Ok(())
 }
 
@@ -366,7 +371,13 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
         _ => in_place(&mut run, &backup, request.writes).await,
     };
     let mut report = match result {
-        Ok(report) => report,
+        Ok((mut report, changed)) => {
+            if let Err(error) = super::resume::settle(&mut run, &changed).await {
+                ctx.progress.warn(format!("a run that was not finished is still open: {}", error.one_line()));
+                report.hint = Some("ripcord recover".to_owned());
+            }
+            report
+        }
         Err(error) => {
             let database = if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
                 "UNKNOWN, do not retry"
@@ -399,7 +410,8 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Re
     Ok(run)
 }
 
-async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
+/// The report, and the name that the replaced database has now.
+async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let name = databases::scratch_name();
@@ -409,7 +421,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<Ru
     let (scratch, mut phases) = beside::build(ctx, &run.live.tools, run.live.maintenance(), &build).await?;
     run.journal.record(Step::ScratchReady { name: scratch.name.clone(), oid: scratch.oid })?;
     ctx.faults.at("scratch_ready").await;
-    let (id, ours) = (run.id, Ours::default());
+    let (id, ours) = (run.id, others_only());
     let swapped = match beside::swap_in(ctx, &run.live, &mut run.journal, id, backup, &scratch, policy, &ours).await {
         Ok(swapped) => swapped,
         Err(error) => {
@@ -438,12 +450,13 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<Ru
     .hint(format!("when all is well, and the old one is not needed any more: ripcord aside drop {}", swapped.aside));
     report.proof = serde_json::json!({ "proof": scratch.proof, "phases": phases });
     report.writes_since_backup = Some(swapped.writes.total());
-    Ok(report)
+    Ok((report, swapped.aside))
 }
 
-async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
+/// The report, and the name of the database.
+async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
-    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &Ours::default()).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
     beside::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let safety = backup::Request {
@@ -464,5 +477,5 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<R
     );
     report.proof = serde_json::to_value(proof).unwrap_or_default();
     report.writes_since_backup = Some(counted.total());
-    Ok(report)
+    Ok((report, ctx.target.database().to_owned()))
 }

@@ -2,6 +2,7 @@
 
 use super::apply::{self, Request as ApplyRequest};
 use super::backup::{self, Request, Taken};
+use super::beside;
 use super::context::{self, Context, TOOL_VERSION, blocking};
 use super::report::RunReport;
 use super::run::unfinished;
@@ -214,17 +215,31 @@ pub async fn reset_failed(ctx: &Context) -> Result<u64> {
 
 /// `fresh`: everything but ripcord's own schema is dropped, after a backup, and every migration runs anew.
 pub async fn fresh(ctx: &Context, request: &ApplyRequest) -> RunReport {
-    match empty(ctx).await {
-        Ok(()) => {}
+    let before = match empty(ctx).await {
+        Ok(before) => before,
         Err(error) => return RunReport::untouched("fresh", error),
-    }
-    match apply::plan(ctx, request).await {
-        Ok(planned) => RunReport { command: "fresh".to_owned(), ..apply::execute(ctx, request, planned).await },
+    };
+    let mut report = match apply::plan(ctx, request).await {
+        Ok(planned) => apply::execute(ctx, request, planned).await,
         Err(error) => RunReport::untouched("fresh", error),
+    };
+    report.command = "fresh".to_owned();
+    // What `apply` calls unchanged or rolled back is the empty database.
+    report.database = match report.exit_code {
+        0 => format!("made anew; {}; what it was before is backup `{before}`", report.database),
+        _ => format!("EMPTIED, and then: {}; what it was before is backup `{before}`", report.database),
+    };
+    if report.exit_code != 0 {
+        report.hint = Some(format!(
+            "mend the cause, then: ripcord apply\n      to have it as it was: ripcord restore {}",
+            beside::short(before)
+        ));
     }
+    report
 }
 
-async fn empty(ctx: &Context) -> Result<()> {
+/// Returns the backup of what it was.
+async fn empty(ctx: &Context) -> Result<BackupId> {
     if ctx.settings.environment.protected {
         return Err(Error::refused("`fresh` destroys the database, and this environment is protected")
             .hint("name an unprotected environment: --env development"));
@@ -241,7 +256,19 @@ async fn empty(ctx: &Context) -> Result<()> {
         properties: None,
     };
     let taken = backup::take(ctx, &live, &wanted).await?;
-    let dropped = databases::drop_everything(&live.session).await?;
+    // Before the objects go: a database that counts as migrated and is empty would be the worse end of a crash
+    // in between.
+    let client = live.session.client();
+    let applied: Vec<(String, String)> =
+        control::applied(client).await?.into_iter().map(|row| (row.version, row.checksum)).collect();
+    control::set_applied(client, &[]).await?;
+    let dropped = match databases::drop_everything(&live.session).await {
+        Ok(dropped) => dropped,
+        Err(error) => {
+            control::set_applied(client, &applied).await?;
+            return Err(error);
+        }
+    };
     control::audit(
         live.session.client(),
         None,
@@ -251,7 +278,8 @@ async fn empty(ctx: &Context) -> Result<()> {
     )
     .await?;
     live.session.close().await;
-    live.guard.release().await
+    live.guard.release().await?;
+    Ok(taken.id)
 }
 
 /// Databases that swaps of this lineage have kept.

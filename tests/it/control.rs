@@ -353,7 +353,7 @@ async fn a_newer_schema_stops_an_older_binary() {
 }
 
 /// The programs of another major version: where `RIPCORD_TEST_OTHER_PG` says, else where scripts/test puts them.
-fn other_programs_folder() -> PathBuf {
+pub fn other_programs_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("RIPCORD_TEST_OTHER_PG") {
         return folder.into();
     }

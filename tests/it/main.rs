@@ -5,6 +5,8 @@
 mod apply;
 mod content;
 mod control;
+mod crash;
+mod failures;
 mod hostile;
 mod postgres_a;
 mod postgres_b;

@@ -73,9 +73,15 @@ impl Vault {
 /// Each secret in every form that it could be written in.
 fn needles() -> Vec<(String, Vec<u8>)> {
     let mut needles = Vec::new();
-    for (name, text) in
-        [("row", ROW), ("body", BODY), ("setting", SETTING), ("server", SERVER_PASSWORD), ("large object", LARGE), ("password", PASSWORD), ("key", KEY)]
-    {
+    for (name, text) in [
+        ("row", ROW),
+        ("body", BODY),
+        ("setting", SETTING),
+        ("server", SERVER_PASSWORD),
+        ("large object", LARGE),
+        ("password", PASSWORD),
+        ("key", KEY),
+    ] {
         needles.push((name.to_owned(), text.as_bytes().to_vec()));
     }
     needles.push(("key's bytes".to_owned(), hex::decode(KEY).unwrap()));
@@ -199,14 +205,23 @@ fn nothing_secret_is_found_anywhere_while_a_run_fails_and_is_restored() {
     let db = Cluster::shared().database();
     fill(&db);
     let vault = Vault::new(&db);
-    vault
-        .project
-        .migration("001_wreck.sql", "DROP TABLE people;\nDROP FUNCTION hidden();", "")
-        .migration("002_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
+    vault.project.migration("001_wreck.sql", "DROP TABLE people;\nDROP FUNCTION hidden();", "").migration(
+        "002_bad.sql",
+        "SELECT * FROM nowhere;",
+        "SELECT 1;",
+    );
     let signs = tempfile::tempdir().unwrap();
     let points = [
-        "backup_snapshot", "backup_stored", "backup_read_back", "backup_committed", "apply_backed_up", "load_began",
-        "load_done", "scratch_ready", "swap_closed", "swap_renamed",
+        "backup_snapshot",
+        "backup_stored",
+        "backup_read_back",
+        "backup_committed",
+        "apply_backed_up",
+        "load_began",
+        "load_done",
+        "scratch_ready",
+        "swap_closed",
+        "swap_renamed",
     ];
 
     let mut run = start(&vault, &["--json", "apply"], &points, signs.path());
@@ -246,8 +261,12 @@ fn nothing_secret_is_seen_of_the_children() {
     let mut holder = db.cluster.psql(&db.name);
     holder.args(["-c", "begin; lock table big in access exclusive mode; select pg_sleep(600)"]);
     let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while db.sql("select count(*) from pg_locks where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted") == "0" {}
-    let run = vault.command(&["--json", "backup", "create"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while db.sql(
+        "select count(*) from pg_locks where relation = 'big'::regclass and mode = 'AccessExclusiveLock' and granted",
+    ) == "0"
+    {}
+    let run =
+        vault.command(&["--json", "backup", "create"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = run.id();
     while !family(pid).values().any(|name| name == "pg_dump") {}
     // Its environment is its own only after exec, which the name already tells.
@@ -294,8 +313,10 @@ fn messages_of_failing_runs_show_no_secret() {
                 assert!(!text.contains(needle), "{what}: {ran:#?}");
             }
         }
-        let journals: Vec<(String, Vec<u8>)> =
-            needles().into_iter().filter(|(name, _)| matches!(name.as_str(), "password" | "key" | "password in a URL")).collect();
+        let journals: Vec<(String, Vec<u8>)> = needles()
+            .into_iter()
+            .filter(|(name, _)| matches!(name.as_str(), "password" | "key" | "password in a URL"))
+            .collect();
         search_folder(project.path(), &journals, what, &|path| path.starts_with(project.path().join("migrations")));
     };
     for json in [&["--json"][..], &[], &["-v"]] {

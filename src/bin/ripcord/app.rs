@@ -134,6 +134,24 @@ impl App {
         })
     }
 
+    /// The same for another server, which only its URL names: where a drill restores.
+    pub async fn context_on(&self, url: &str) -> Result<Context> {
+        self.scrubber.add(crate::render::scrub::passwords_in(url));
+        let mut ctx = self.context().await?;
+        let mut settings = ctx.settings.clone();
+        settings.database_url = Some(url.to_owned().into());
+        settings.maintenance_db = None;
+        let target = Target::resolve(&settings, &|name| {
+            // The variables describe the target's own server.
+            let own = name.starts_with("PG") && !matches!(name, "PGPASSFILE" | "PGSSLROOTCERT" | "PGCONNECT_TIMEOUT");
+            if own { None } else { self.resolved.variables.of_process_only(name).map(str::to_owned) }
+        })
+        .map_err(|error| error.context("`--server` does not name a server"))?;
+        ctx.settings = settings;
+        ctx.target = target;
+        Ok(ctx)
+    }
+
     /// Where backups live, relative paths taken from the project's folder.
     pub fn store(&self) -> Result<Store> {
         let location = &self.settings().store;
@@ -244,6 +262,9 @@ pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receive
     let install = |kind| signal(kind).map_err(|error| Error::failed("signals cannot be taken").because(error));
     let mut interrupt = install(SignalKind::interrupt())?;
     let mut terminate = install(SignalKind::terminate())?;
+    // A limit on the size of files (`ulimit -f`) would kill the process with a signal. Taken, the signal leaves
+    // an error where the store is written to, like that of a full disk.
+    let mut too_large = install(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let (sender, receiver) = watch::channel(false);
     let asked = AtomicBool::new(false);
     tokio::spawn(async move {
@@ -251,6 +272,7 @@ pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receive
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = too_large.recv() => continue,
             }
             if asked.swap(true, Ordering::SeqCst) {
                 out.warn("stopped at once, in the middle of the work");

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::faults::{fault, fault_io, taken};
@@ -36,6 +37,8 @@ pub fn open(root: &Path) -> Result<Box<dyn Objects>> {
 /// not followed.
 pub struct Local {
     root: PathBuf,
+    /// Whether the folder was seen: one that goes away later is an error, and not an empty store.
+    seen: AtomicBool,
     /// Folders whose own names are known to be durable, so that each is synced once a process.
     durable: Mutex<HashSet<PathBuf>>,
 }
@@ -46,17 +49,23 @@ impl Local {
     /// [`Objects::loose_permissions`].
     pub fn open(root: &Path) -> Result<Local> {
         let root = std::path::absolute(root).map_err(|error| fault_io("find", root, &error))?;
-        match root.symlink_metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            _ => drop(Folder::open(&root)?),
-        }
-        Ok(Local { root, durable: Mutex::new(HashSet::new()) })
+        let seen = match root.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            _ => {
+                Folder::open(&root)?;
+                true
+            }
+        };
+        Ok(Local { seen: AtomicBool::new(seen), root, durable: Mutex::new(HashSet::new()) })
     }
 
     /// The folder at `parts`, made where it is missing, with durable names all the way.
     /// `None`: another process removed one of them meanwhile.
     fn folder_for_writing(&self, parts: &[&str]) -> Result<Option<Folder>> {
-        create_root(&self.root)?;
+        if !self.seen.load(Ordering::Relaxed) {
+            create_root(&self.root)?;
+            self.seen.store(true, Ordering::Relaxed);
+        }
         let mut folder = Folder::open(&self.root)?;
         for part in parts {
             let child = match folder.child(part)? {
@@ -84,8 +93,12 @@ impl Local {
 
     /// The folder at `parts`; `None`: there is none.
     fn folder_for_reading(&self, parts: &[&str]) -> Result<Option<Folder>> {
-        if matches!(self.root.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
-            return Ok(None);
+        if !self.seen.load(Ordering::Relaxed) {
+            match self.root.symlink_metadata() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                // Another process has made it meanwhile.
+                _ => self.seen.store(true, Ordering::Relaxed),
+            }
         }
         let mut folder = Folder::open(&self.root)?;
         for part in parts {

@@ -68,7 +68,11 @@ fn raw_bytes_in_names_of_sql_ascii() {
     assert_same(&before, &state(db.cluster, "enc_rawname_copy"), "the copy");
     db.cluster.sql("postgres", "drop database enc_rawname_copy");
     project.run(&["drill"]).expect_code(0);
-    project.migration("001_wreck.sql", "DROP TABLE plain;", "").migration("002_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
+    project.migration("001_wreck.sql", "DROP TABLE plain;", "").migration(
+        "002_bad.sql",
+        "SELECT * FROM nowhere;",
+        "SELECT 1;",
+    );
     let ran = project.json(&["apply"]).expect_code(4);
     assert!(ran.stderr.contains("not knowable in every table: invalid byte sequence"), "{ran:#?}");
     let ran = project.json(&["recover", "--writes", "accept-loss"]);

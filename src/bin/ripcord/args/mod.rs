@@ -359,7 +359,6 @@ mod tests {
             "backup export x",
             "backup import x",
             "apply --rehearse",
-            "apply --atomic",
             "apply --writes capture",
             "validate --fix",
         ] {

@@ -399,7 +399,7 @@ pub enum VerifyLevel {
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
     /// The backup's id (a prefix is enough), or `latest`
-    #[arg(value_name = "ID|latest", required_unless_present = "before", conflicts_with = "before")]
+    #[arg(value_name = "ID|latest", required_unless_present = "before")]
     pub id: Option<String>,
     /// The backup that was taken before this run or migration
     #[arg(long, value_name = "RUN|MIGRATION")]

@@ -2,6 +2,7 @@
 
 use ripcord::ops::report::Outcome;
 use ripcord::ops::{RunReport, backup, upkeep};
+use ripcord::postgres::databases::Aside;
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
@@ -19,7 +20,7 @@ pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
                     vec![
                         database.name.clone(),
                         database.bytes.map_or_else(|| "-".to_owned(), backup::bytes),
-                        database.comment.clone().unwrap_or_default(),
+                        database.comment.as_deref().map(told).unwrap_or_default(),
                     ]
                 })
                 .collect();
@@ -43,4 +44,14 @@ pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
         }
     }
     Ok(Exit::DONE)
+}
+
+/// What the comment of a kept database says, for people.
+fn told(comment: &str) -> String {
+    let Some(aside) = Aside::parse(comment) else { return comment.to_owned() };
+    let mut told = format!("`{}` until {}", aside.database, aside.at.format("%Y-%m-%d %H:%M:%S UTC"));
+    if let Some(backup) = aside.backup {
+        told.push_str(&format!(", replaced by backup `{backup}`"));
+    }
+    told
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ripcord::ops::drill;
+use ripcord::ops::drill::{self, Request};
 use ripcord::ops::report::Outcome;
 use ripcord::{Error, Result};
 
@@ -20,18 +20,34 @@ pub async fn run(app: &App, args: DrillArgs) -> Result<Exit> {
         ),
         None => None,
     };
-    let evidence = drill::drill(&ctx, &args.id, None, args.keep).await?;
+    let server = match &args.server {
+        Some(url) => Some(app.context_on(url).await?),
+        None => None,
+    };
+    let request = Request { selector: &args.id, from_database: None, keep: args.keep, server: server.as_ref() };
+    let drilled = drill::drill(&ctx, &request).await;
     if let Some(mut file) = file {
-        let text = serde_json::to_string_pretty(&evidence)
-            .map_err(|error| Error::failed("the evidence cannot be written").because(error))?;
-        writeln!(file, "{text}")
+        let evidence = match &drilled {
+            Ok(evidence) => serde_json::to_value(evidence)
+                .map_err(|error| Error::failed("the evidence cannot be written").because(error))?,
+            Err(error) => serde_json::json!({
+                "selector": args.id, "at": ripcord::clock::now(), "good": false, "error": app.out.scrubbed(&error.one_line()),
+            }),
+        };
+        writeln!(file, "{evidence:#}")
             .and_then(|()| file.sync_all())
             .map_err(|error| Error::failed("the evidence was not written completely").because(error))?;
     }
+    let evidence = drilled?;
     app.out.data(&format!(
         "backup `{}` holds: {} rows in {} tables came back as they were, in {} ms",
         evidence.backup, evidence.proof.rows_compared, evidence.proof.tables_compared, evidence.duration_ms
     ));
+    if let Some(kept) = &evidence.kept {
+        app.out.say(&format!(
+            "the scratch database is kept as `{kept}`; when it is not needed any more: DROP DATABASE {kept}"
+        ));
+    }
     app.out.items("drill", Outcome::Done, &[evidence]);
     Ok(Exit::DONE)
 }

@@ -19,7 +19,7 @@ pub async fn run(app: &App, args: FreshArgs) -> Result<Exit> {
     }
     let ctx = app.context().await?;
     ctx.keys()?;
-    confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "empty")?;
+    confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "empty", "fresh")?;
     let mut request = super::apply::request(app, &ApplyArgs::default());
     request.approver = app.approve(&format!("Empty `{}`", ctx.target.database()))?;
     let report = ripcord::ops::upkeep::fresh(&ctx, &request).await;
@@ -29,13 +29,17 @@ pub async fn run(app: &App, args: FreshArgs) -> Result<Exit> {
 
 /// The database's name, typed or given, before it is emptied or replaced. `--yes` is enough only in
 /// environments that are not protected.
-pub fn confirm_database(app: &App, given: Option<&str>, database: &str, verb: &str) -> Result<()> {
+///
+/// `again` is the command, for the hint.
+pub fn confirm_database(app: &App, given: Option<&str>, database: &str, verb: &str, again: &str) -> Result<()> {
+    let hint = format!("ripcord {again} --confirm {database}");
     if let Some(given) = given {
         return match given == database {
             true => Ok(()),
-            false => {
-                Err(Error::refused(format!("`--confirm {given}` does not name the database, which is `{database}`")))
-            }
+            false => Err(Error::refused(format!(
+                "`--confirm {given}` does not name the database to {verb}, which is `{database}`"
+            ))
+            .hint(hint)),
         };
     }
     if app.resolved.assume_yes && !app.settings().environment.protected {
@@ -44,10 +48,12 @@ pub fn confirm_database(app: &App, given: Option<&str>, database: &str, verb: &s
     let question = format!("This will {verb} database `{database}`. Type its name to go on:");
     match app.confirm(&question, database) {
         Some(true) => Ok(()),
-        Some(false) => Err(Error::refused("the name that was typed is not the database's")),
+        Some(false) => {
+            Err(Error::refused(format!("what was typed is not the database's name, which is `{database}`")).hint(hint))
+        }
         None => Err(Error::refused(format!(
             "to {verb} database `{database}` needs its name, and there is no terminal to ask at"
         ))
-        .hint(format!("add `--confirm {database}`"))),
+        .hint(hint)),
     }
 }

@@ -1,10 +1,10 @@
 //! `restore`: bring a backup back, beside the database or in its place.
 
-use ripcord::Result;
 use ripcord::ops::RunReport;
 use ripcord::ops::report::Outcome;
 use ripcord::ops::restore::{self, Mode, Request};
 use ripcord::settings::Writes;
+use ripcord::{Error, Result};
 
 use super::fresh::confirm_database;
 use crate::app::{App, Exit};
@@ -12,6 +12,12 @@ use crate::args::{RestoreArgs, RestoreMode};
 
 /// Runs it: shows what would happen, asks, and executes that very plan.
 pub async fn run(app: &App, args: RestoreArgs) -> Result<Exit> {
+    if let (Some(id), Some(before)) = (&args.id, &args.before)
+        && id != "latest"
+    {
+        return Err(Error::usage(format!("`{id}` and `--before {before}` name two backups"))
+            .hint(format!("ripcord restore latest --before {before}")));
+    }
     let ctx = app.context().await?;
     let request = Request {
         selector: args.id.clone().unwrap_or_else(|| "latest".to_owned()),
@@ -39,7 +45,11 @@ pub async fn run(app: &App, args: RestoreArgs) -> Result<Exit> {
         return Ok(Exit::DONE);
     }
     if planned.replaces {
-        confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "replace")?;
+        let again = match &args.before {
+            Some(before) => format!("restore latest --before {before}"),
+            None => format!("restore {}", request.selector),
+        };
+        confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "replace", &again)?;
     }
     let report = restore::execute(&ctx, &request, planned).await;
     app.out.report(&report);
