@@ -269,13 +269,12 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
 
 /// Tells newer backups than the one chosen that the history knows and the store lacks.
 pub async fn warn_of_missing(ctx: &Context, lineage: Lineage, chosen: BackupId, rows: &[BackupRow]) -> Result<()> {
-    for item in list(ctx, lineage, rows, &BTreeMap::new()).await? {
-        if item.status == "missing" && item.id > chosen && item.purpose != Purpose::Safety.as_str() {
-            ctx.progress.warn(format!(
-                "backup `{}` is newer, and is missing: {}",
-                item.id,
-                item.error.unwrap_or_default()
-            ));
+    let store = ctx.store.clone();
+    let there = blocking(move || store.backups(lineage)).await?;
+    let good = |row: &&BackupRow| matches!(row.status.as_str(), "complete" | "verified" | "damaged");
+    for row in rows.iter().filter(good).filter(|row| row.id > chosen && !there.contains(&row.id)) {
+        if row.purpose != Purpose::Safety.as_str() {
+            ctx.progress.warn(format!("backup `{}` is newer, and the store does not have it any more", row.id));
         }
     }
     Ok(())

@@ -325,11 +325,13 @@ fn a_missing_stream_and_an_extra_one() {
     let case = Case::new();
     std::fs::remove_file(case.file(&w.newer, "manifest")).unwrap();
     let ran = case.run(&["backup", "list"]).expect_code(0);
-    assert_eq!(status_of(&ran, id(&w.newer)), "missing", "{ran:#?}");
+    assert_eq!(status_of(&ran, id(&w.newer)), "damaged", "{ran:#?}");
+    assert!(ran.stdout.contains("the history knows this backup and the store does not have it"), "{ran:#?}");
     let case = Case::new();
     std::fs::remove_dir_all(case.store.path().join(&w.newer)).unwrap();
     let ran = case.run(&["backup", "list"]).expect_code(0);
-    assert_eq!(status_of(&ran, id(&w.newer)), "missing", "{ran:#?}");
+    assert_eq!(status_of(&ran, id(&w.newer)), "damaged", "{ran:#?}");
+    assert!(ran.stdout.contains("the history knows this backup and the store does not have it"), "{ran:#?}");
     assert_eq!(status_of(&ran, id(&w.older)), "verified", "{ran:#?}");
     let ran = case.run(&["restore", "latest", "--dry-run"]).expect_code(0);
     assert_eq!(ran.result()["backup_id"], id(&w.older));

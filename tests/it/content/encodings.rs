@@ -29,11 +29,6 @@ fn latin1_in_names_rows_and_definitions() {
     let cluster = db.cluster;
     cluster.sql("postgres", &format!("comment on database {name} is 'été'"));
     survives(&project("enc_latin1", &db), &db, "DROP TABLE \"schéma\".\"café\" CASCADE;");
-    assert_eq!(
-        db.sql("select md5(string_agg(\"n\u{e9}\", '' order by id)) = md5('') from plain, \"sch\u{e9}ma\".\"caf\u{e9}\" where false or true limit 1")
-            .len(),
-        1
-    );
 }
 
 #[test]
@@ -125,7 +120,7 @@ fn settings_of_the_database_that_change_how_values_are_written() {
     assert!(properties(cluster, "enc_settings").len() > 20);
     let before: State = state(cluster, "enc_settings");
     let project = project("enc_settings", &db);
-    survives(&project, &db, "DROP TABLE v;");
+    survives(&project, &db, "DROP TABLE public.v;");
     assert_eq!(state(cluster, "enc_settings"), before);
 }
 
