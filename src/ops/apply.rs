@@ -71,11 +71,22 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         }
         control::State::Absent => Vec::new(),
     };
-    session.close().await;
     let plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
     let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
-    let findings = lint::lint(&pending, ctx.settings.environment.protected);
+    let mut findings = lint::lint(&pending, ctx.settings.environment.protected);
+    findings.extend(duplicates(&folder, &pending, ctx.settings.environment.protected));
+    check::doubt_syntax(&session, &pending, &mut findings).await?;
+    session.close().await;
     Ok(Planned { folder, plan, findings })
+}
+
+/// Files that share their number with another one, applied or not: which of them is meant, nobody knows.
+fn duplicates(folder: &Folder, pending: &[Migration], protected: bool) -> Vec<lint::Finding> {
+    let shared = |one: &Migration| folder.migrations.iter().filter(|other| other.version == one.version).count() > 1;
+    let among_pending = |one: &Migration| pending.iter().filter(|other| other.version == one.version).count() > 1;
+    let found: Vec<Migration> =
+        folder.migrations.iter().filter(|one| shared(one) && !among_pending(one)).cloned().collect();
+    lint::lint(&found, protected).into_iter().filter(|finding| finding.rule == "duplicate-version").collect()
 }
 
 /// Reads the configured folder, or the one found among the usual ones.
@@ -149,6 +160,9 @@ fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
     for note in &planned.plan.notes {
         ctx.progress.note(note.clone());
     }
+    for (path, why) in planned.folder.skipped.iter().filter(|(path, _)| planned.folder.misnamed.contains(path)) {
+        ctx.progress.warn(format!("`{}` is left out: {why}", path.display()));
+    }
     let transactional = planned.plan.pending.iter().all(|pending| pending.migration.up.no_transaction.is_none());
     if request.atomic && !transactional {
         return Err(Error::usage("`--atomic` cannot hold a migration that runs outside a transaction")
@@ -200,7 +214,7 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Res
     }
 
     // Before any fence: a setting that the fence makes must not end up in the backup.
-    let properties = databases::read_properties(&live.session, ctx.target.database()).await?;
+    let properties = databases::read_properties(live.maintenance(), ctx.target.database()).await?;
     let batch = control::next_batch(live.session.client()).await?;
     let migrations: Vec<Migration> = planned.plan.pending.iter().map(|pending| pending.migration.clone()).collect();
     let intent = Intent {

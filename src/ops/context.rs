@@ -119,6 +119,12 @@ impl Live {
         self.guard.maintenance()
     }
 
+    /// Takes the lock again after its session was lost.
+    pub async fn reacquire(&mut self, ctx: &Context) -> Result<()> {
+        self.guard = Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+        Ok(())
+    }
+
     /// Opens a new session in the target in place of one that was lost or ended.
     pub async fn reconnect(&mut self, ctx: &Context) -> Result<()> {
         self.session = ctx.connect("run").await?;
@@ -139,6 +145,25 @@ pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
     let tools = ctx.tools(&session)?;
     let state = control::inspect(session.client()).await?;
     let guard = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+    look_around(ctx, session, tools, guard, state, lineage).await
+}
+
+/// [`open`] for one who holds the lock already.
+pub async fn open_holding(ctx: &Context, guard: Guard) -> Result<Live> {
+    let session = ctx.connect("run").await?;
+    let tools = ctx.tools(&session)?;
+    let state = control::inspect(session.client()).await?;
+    look_around(ctx, session, tools, guard, state, None).await
+}
+
+async fn look_around(
+    ctx: &Context,
+    session: Session,
+    tools: Tools,
+    guard: Guard,
+    state: control::State,
+    lineage: Option<Lineage>,
+) -> Result<Live> {
     let wanted = match state {
         control::State::Present { lineage, .. } => lineage,
         control::State::Absent => lineage.unwrap_or_default(),

@@ -9,9 +9,9 @@ use crate::clock;
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script, destroyed_tables};
+use crate::migration::{Migration, Script, destroyed_schemas, destroyed_tables};
 use crate::postgres::execute::{self, Limits};
-use crate::postgres::{counts, session};
+use crate::postgres::{checks, counts, session};
 use crate::progress::Event;
 
 /// The limits that hold for a migration: its own, else the settings'.
@@ -71,17 +71,27 @@ async fn up_in_transaction(run: &mut Run<'_>, migration: &Migration, batch: i32)
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let retryable = error.sqlstate().is_some_and(session::is_retryable) && !error.connection_lost();
-        if !retryable || attempt >= run.ctx.settings.retry.attempts {
+        if !may_retry(run, &error, attempt) {
             return Err(error);
         }
         attempt += 1;
-        let delay = backoff(run.ctx.settings.retry.delay, attempt);
-        run.ctx.progress.tell(Event::Retry { reason: error.one_line(), attempt, delay_ms: millis(delay) });
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = run.ctx.cancelled() => return Err(super::context::stopped()),
-        }
+        pause(run, &error, attempt).await?;
+    }
+}
+
+/// Whether the whole transaction is tried again.
+fn may_retry(run: &Run<'_>, error: &Error, attempt: u32) -> bool {
+    let retryable = error.sqlstate().is_some_and(session::is_retryable) && !error.connection_lost();
+    retryable && attempt < run.ctx.settings.retry.attempts
+}
+
+/// Before the attempt of that number.
+async fn pause(run: &Run<'_>, error: &Error, attempt: u32) -> Result<()> {
+    let delay = backoff(run.ctx.settings.retry.delay, attempt);
+    run.ctx.progress.tell(Event::Retry { reason: error.one_line(), attempt, delay_ms: millis(delay) });
+    tokio::select! {
+        () = tokio::time::sleep(delay) => Ok(()),
+        () = run.ctx.cancelled() => Err(super::context::stopped()),
     }
 }
 
@@ -93,6 +103,7 @@ fn backoff(first: Duration, attempt: u32) -> Duration {
 
 async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began: Instant) -> Result<()> {
     let limits = limits(run, migration);
+    let counted = run.ours.counted_before.clone();
     execute::begin(&run.live.session, &limits).await?;
     let done = async {
         begin_up(run, migration, true).await?;
@@ -114,6 +125,8 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         let touched = counts::touched_tables(&run.live.session).await?;
         let row = applied_row(run, migration, batch, began);
         control::record_migration(run.live.session.client(), &row).await?;
+        // Before the COMMIT: when its answer is lost, this is what is known of it.
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
         Ok(touched)
     }
     .await;
@@ -122,6 +135,8 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         Err(error) => {
             // The first failure is the one to tell. A lost connection has rolled back by itself.
             let _ = execute::rollback(&run.live.session).await;
+            // What was counted holds no longer: the tables stand again, and others write to them.
+            run.ours.counted_before = counted;
             return Err(error);
         }
     };
@@ -132,10 +147,50 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
     execute::reset(&run.live.session).await
 }
 
-/// All of them in one transaction: either every one is applied, or none.
+/// All of them in one transaction: either every one is applied, or none. Tried again like a single one.
 pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i32) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        run.ctx.check_cancelled()?;
+        let mut reached = 0;
+        let began = Instant::now();
+        let error = match attempt_atomically(run, migrations, batch, &mut reached).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if may_retry(run, &error, attempt) {
+            attempt += 1;
+            pause(run, &error, attempt).await?;
+            continue;
+        }
+        for migration in migrations.iter().take(reached) {
+            if let Some(report) = run.report_mut(migration.version.as_str()) {
+                report.status = "rolled_back".to_owned();
+            }
+        }
+        if let Some(migration) = migrations.get(reached) {
+            let duration_ms = millis(began.elapsed());
+            if let Some(report) = run.report_mut(migration.version.as_str()) {
+                report.status = "failed".to_owned();
+                report.duration_ms = duration_ms;
+                report.error = Some(error.one_line());
+            }
+            record_failure(run, migration, batch, duration_ms, &error).await;
+        }
+        return Err(error);
+    }
+}
+
+/// `reached` counts the migrations that ran well.
+async fn attempt_atomically(
+    run: &mut Run<'_>,
+    migrations: &[Migration],
+    batch: i32,
+    reached: &mut usize,
+) -> Result<()> {
     let Some(first) = migrations.first() else { return Ok(()) };
     let limits = limits(run, first);
+    let counted = run.ours.counted_before.clone();
     execute::begin(&run.live.session, &limits).await?;
     let done = async {
         for migration in migrations {
@@ -149,30 +204,45 @@ pub async fn up_atomically(run: &mut Run<'_>, migrations: &[Migration], batch: i
             });
             begin_up(run, migration, true).await?;
             count_before_destroying(run, &migration.up).await?;
-            execute::run_in_transaction(&run.live.session, &migration.up, &migration.file_name, &limits).await?;
+            let cancelled = run.ctx.cancelled();
+            tokio::select! {
+                ran = execute::run_in_transaction(&run.live.session, &migration.up, &migration.file_name, &limits) => ran?,
+                () = cancelled => {
+                    run.live.session.cancel().await?;
+                    return Err(super::context::stopped());
+                }
+            }
             // language=SQL
             run.live.session.batch("RESET SESSION AUTHORIZATION; RESET ROLE").await?;
             control::record_migration(run.live.session.client(), &applied_row(run, migration, batch, began)).await?;
             let duration_ms = millis(began.elapsed());
+            if let Some(report) = run.report_mut(&version) {
+                report.duration_ms = duration_ms;
+            }
             run.ctx.progress.tell(Event::MigrationFinished {
                 version,
                 name: migration.name.clone(),
                 direction: "up",
                 duration_ms,
             });
+            *reached += 1;
         }
-        counts::touched_tables(&run.live.session).await
+        let touched = counts::touched_tables(&run.live.session).await?;
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
+        Ok(touched)
     }
     .await;
     let touched = match done {
         Ok(touched) => touched,
         Err(error) => {
             let _ = execute::rollback(&run.live.session).await;
+            run.ours.counted_before = counted;
             return Err(error);
         }
     };
     run.ctx.faults.at("up_before_commit").await;
     execute::commit(&run.live.session).await?;
+    run.ctx.faults.at("up_committed").await;
     for migration in migrations {
         finish_up(run, migration, Some(touched.clone()))?;
         if let Some(report) = run.report_mut(migration.version.as_str()) {
@@ -210,15 +280,22 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
     let snapshot = backup.manifest.sealed.snapshot.clone();
     let mut names: Vec<String> =
         script.statements.iter().flat_map(|statement| destroyed_tables(script.text(statement))).collect();
+    for schema in script.statements.iter().flat_map(|statement| destroyed_schemas(script.text(statement))) {
+        names.extend(counts::tables_of_schema(&run.live.session, &schema).await?);
+    }
     names.sort();
     names.dedup();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let held = super::beside::rows_by_table(&run.live.session, &backup.manifest).await?;
     for name in names {
         let counted = counts::lock_and_count(&run.live.session, &name, &snapshot, &run.ours.xids).await?;
         for (table, count) in counted {
             if run.ours.counted_before.contains_key(&table) {
                 continue;
             }
-            let rows_then = rows_in_backup(&backup.manifest, &table);
+            let rows_then = held.get(&table).copied().unwrap_or(0);
             let untouched = run.ours.touched.as_ref().is_some_and(|touched| !touched.contains(&table));
             let gone = if untouched { rows_then.saturating_sub(count.older + count.doubtful) } else { 0 };
             let written = count.newer + count.doubtful + gone;
@@ -229,24 +306,13 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
     Ok(())
 }
 
-/// Rows that a backup holds of a table.
-pub fn rows_in_backup(manifest: &crate::manifest::Manifest, table: &str) -> u64 {
-    manifest
-        .sealed
-        .streams
-        .iter()
-        .flat_map(|stream| &stream.index.blocks)
-        .filter(|block| !block.large_objects && format!("{}.{}", block.namespace.lossy(), block.table.lossy()) == table)
-        .map(|block| block.digest.rows)
-        .sum()
-}
-
 /// Statement by statement, each committed by itself. What can run in a transaction of its own does, so
 /// that its rows are known as ours.
 async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<()> {
     let began = Instant::now();
     let limits = limits(run, migration);
     let version = migration.version.to_string();
+    let invalid_before = checks::invalid_indexes(&run.live.session).await?;
     begin_up(run, migration, false).await?;
     for (number, statement) in migration.up.statements.iter().enumerate() {
         run.ctx.check_cancelled()?;
@@ -254,7 +320,11 @@ async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -
         if statement.effect.needs_no_transaction {
             let cancelled = run.ctx.cancelled();
             tokio::select! {
-                ran = execute::run_statement(&run.live.session, &migration.up, number, &migration.file_name, &limits) => ran?,
+                ran = execute::run_statement(&run.live.session, &migration.up, number, &migration.file_name, &limits) => {
+                    if let Err(error) = ran {
+                        return Err(naming_invalid_indexes(run, error, &invalid_before).await);
+                    }
+                }
                 () = cancelled => {
                     run.live.session.cancel().await?;
                     return Err(super::context::stopped());
@@ -262,6 +332,7 @@ async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -
             }
         } else {
             let single = single_statement(&migration.up, number);
+            let counted = run.ours.counted_before.clone();
             execute::begin(&run.live.session, &limits).await?;
             let ran = async {
                 let own = counts::own_xid(&run.live.session).await?;
@@ -273,6 +344,7 @@ async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -
             .await;
             if let Err(error) = ran {
                 let _ = execute::rollback(&run.live.session).await;
+                run.ours.counted_before = counted;
                 return Err(error);
             }
             execute::commit(&run.live.session).await?;
@@ -285,6 +357,14 @@ async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -
     control::record_migration(run.live.session.client(), &row).await?;
     // Which tables such statements touched is not told by the locks of one transaction.
     finish_up(run, migration, None)
+}
+
+/// CREATE INDEX CONCURRENTLY that fails leaves an index that costs every write and serves no read.
+async fn naming_invalid_indexes(run: &Run<'_>, error: Error, before: &[String]) -> Error {
+    let Ok(now) = checks::invalid_indexes(&run.live.session).await else { return error };
+    now.iter()
+        .filter(|index| !before.contains(index))
+        .fold(error, |error, index| error.because(format!("it left an invalid index: {index}")))
 }
 
 /// One statement of a script as a script of its own, its positions in the file kept.
@@ -335,14 +415,16 @@ fn applied_row(run: &Run<'_>, migration: &Migration, batch: i32, began: Instant)
 /// The failed attempt stays as a row, whatever becomes of the database. Where it cannot be written, the
 /// failure itself is still told by the caller.
 async fn record_failure(run: &mut Run<'_>, migration: &Migration, batch: i32, duration_ms: u64, error: &Error) {
-    if run.live.session.is_closed() && run.live.reconnect(run.ctx).await.is_err() {
-        return;
-    }
     let mut row = applied_row(run, migration, batch, Instant::now());
     row.state = "failed".to_owned();
     row.success = false;
     row.error = Some(error.one_line());
     row.execution_time_ms = i64::try_from(duration_ms).unwrap_or(i64::MAX);
+    if run.live.session.is_closed() && run.live.reconnect(run.ctx).await.is_err() {
+        // The server may come back while the run is brought back.
+        run.unrecorded = Some(row);
+        return;
+    }
     let recorded = async {
         execute::reset(&run.live.session).await?;
         control::record_migration(run.live.session.client(), &row).await
@@ -367,10 +449,16 @@ pub async fn down(
         name: name.to_owned(),
         direction: "down",
     });
-    run.journal.record(Step::DownBegan { version: version.to_owned(), name: name.to_owned() })?;
+    run.journal.record(Step::DownBegan {
+        version: version.to_owned(),
+        name: name.to_owned(),
+        transactional: script.no_transaction.is_none(),
+    })?;
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
     if script.no_transaction.is_some() {
+        // Which tables such statements touch is not told by the locks of one transaction.
+        run.ours.touched = None;
         for (number, statement) in script.statements.iter().enumerate() {
             if statement.effect.needs_no_transaction {
                 execute::run_statement(&run.live.session, script, number, &file, limits).await?;
@@ -378,9 +466,8 @@ pub async fn down(
                 down_alone(run, &single_statement(script, number), &file, limits).await?;
             }
         }
-        run.ours.touched = None;
         execute::reset(&run.live.session).await?;
-        control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await?;
+        record_down(run, version, how, began).await?;
     } else {
         execute::begin(&run.live.session, limits).await?;
         let done = async {
@@ -395,15 +482,21 @@ pub async fn down(
                 .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
                 .await?;
             let touched = counts::touched_tables(&run.live.session).await?;
-            if let Some(all) = &mut run.ours.touched {
-                all.extend(touched);
-            }
-            control::record_rollback(run.live.session.client(), version, run.id, how, elapsed_ms(began)).await
+            record_down(run, version, how, began).await?;
+            run.journal.record(Step::Touched { tables: touched.clone() })?;
+            Ok(touched)
         }
         .await;
-        if let Err(error) = done {
-            let _ = execute::rollback(&run.live.session).await;
-            return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+        let touched = match done {
+            Ok(touched) => touched,
+            Err(error) => {
+                let error: Error = error;
+                let _ = execute::rollback(&run.live.session).await;
+                return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+            }
+        };
+        if let Some(all) = &mut run.ours.touched {
+            all.extend(touched);
         }
         run.ctx.faults.at("down_before_commit").await;
         execute::commit(&run.live.session).await?;
@@ -439,6 +532,15 @@ async fn down_alone(run: &mut Run<'_>, single: &Script, file: &str, limits: &Lim
         return Err(error);
     }
     execute::commit(&run.live.session).await
+}
+
+/// A migration that failed midway outside a transaction was never recorded as applied.
+async fn record_down(run: &Run<'_>, version: &str, how: &str, began: Instant) -> Result<()> {
+    let client = run.live.session.client();
+    if !control::applied(client).await?.iter().any(|row| row.version == version) {
+        return Ok(());
+    }
+    control::record_rollback(client, version, run.id, how, elapsed_ms(began)).await
 }
 
 fn elapsed_ms(began: Instant) -> i64 {

@@ -133,7 +133,7 @@ impl Planned {
             }
             match &self.writes {
                 Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => {
-                    lines.push("nothing was changed since the backup, as far as rows tell".to_owned())
+                    lines.push("no row was written or deleted since the backup".to_owned())
                 }
                 Some(counted) => lines.push(format!("changed since the backup: {}", beside::describe(counted))),
                 None => lines.push("changes since the backup: not known".to_owned()),
@@ -225,7 +225,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .map(|row| format!("{}_{}", row.version, row.name))
             .collect();
     }
-    planned.writes = beside::count(session, &planned.manifest, &others_only()).await.ok();
+    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();
     Ok(())
 }
 
@@ -366,7 +366,13 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
         _ => in_place(&mut run, &backup, request.writes).await,
     };
     let mut report = match result {
-        Ok(report) => report,
+        Ok((mut report, changed)) => {
+            if let Err(error) = super::resume::settle(&mut run, &changed).await {
+                ctx.progress.warn(format!("a run that was not finished is still open: {}", error.one_line()));
+                report.hint = Some("ripcord recover".to_owned());
+            }
+            report
+        }
         Err(error) => {
             let database = if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
                 "UNKNOWN, do not retry"
@@ -399,11 +405,12 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Re
     Ok(run)
 }
 
-async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
+/// The report, and the name that the replaced database has now.
+async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
     if policy != Writes::AcceptLoss {
         // With others still connected: when this says no already, nobody has to be sent away.
-        let counted = beside::count(&run.live.session, &backup.manifest, &Ours::default()).await?;
+        let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &Ours::default()).await?;
         beside::allow(ctx, &counted, policy, backup)?;
     }
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
@@ -443,12 +450,13 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<Ru
     .hint(format!("when all is well, and the old one is not needed any more: ripcord aside drop {}", swapped.aside));
     report.proof = serde_json::json!({ "proof": scratch.proof, "phases": phases });
     report.writes_since_backup = Some(swapped.writes.total());
-    Ok(report)
+    Ok((report, swapped.aside))
 }
 
-async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<RunReport> {
+/// The report, and the name of the database.
+async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
-    let counted = beside::count(&run.live.session, &backup.manifest, &others_only()).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
     beside::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let safety = backup::Request {
@@ -469,5 +477,5 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<R
     );
     report.proof = serde_json::to_value(proof).unwrap_or_default();
     report.writes_since_backup = Some(counted.total());
-    Ok(report)
+    Ok((report, ctx.target.database().to_owned()))
 }

@@ -127,7 +127,8 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
         Ok(remaining) => {
             let count = undoing.len() - remaining.len();
             let report = if remaining.is_empty() {
-                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} migrations undone"))
+                let noun = if count == 1 { "migration" } else { "migrations" };
+                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} {noun} undone"))
             } else {
                 RunReport::new(
                     "rollback",

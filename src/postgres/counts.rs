@@ -60,6 +60,27 @@ pub async fn touched_tables(session: &Session) -> Result<Vec<String>> {
     rows.iter().map(|row| get(row, 0)).collect()
 }
 
+/// A name of the dump, which is in the database's encoding, as the server's catalog gives it to us.
+pub async fn decoded(session: &Session, encoding: &str, name: &[u8]) -> Result<String> {
+    if name.is_ascii() || matches!(encoding, "UTF8" | "SQL_ASCII") {
+        return Ok(String::from_utf8_lossy(name).into_owned());
+    }
+    // language=SQL
+    let sql = "SELECT pg_catalog.convert_from($1, $2::pg_catalog.text::pg_catalog.name)";
+    let row = session.client().query_one(sql, &[&name, &encoding]).await.map_err(|error| session::explain(&error))?;
+    get(&row, 0)
+}
+
+/// The tables of a schema, named as SQL writes it, each as SQL writes it too. A name that means no schema has none.
+pub async fn tables_of_schema(session: &Session, schema: &str) -> Result<Vec<String>> {
+    // language=SQL
+    let sql = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.oid = pg_catalog.to_regnamespace($1) AND c.relkind = 'r' ORDER BY 1";
+    let rows = session.client().query(sql, &[&schema]).await.map_err(|error| session::explain(&error))?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
 /// Locks a table (and its partitions and children) against writers and counts its row versions, inside the
 /// open transaction. A name that means no table counts nothing: the statement itself will say so.
 pub async fn lock_and_count(

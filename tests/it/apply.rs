@@ -103,3 +103,17 @@ fn a_run_that_destroyed_data_is_answered_by_a_restore() {
         "001 applied, 002 applied, 003 restored_away, 004 failed"
     );
 }
+
+#[test]
+fn the_server_has_the_last_word_about_syntax() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    // `GROUP BY DISTINCT` is PostgreSQL 14's; what matters is only that both parsers agree with the server.
+    project.migration("001_fine.sql", "CREATE TABLE a AS SELECT 1 AS b GROUP BY DISTINCT ROLLUP (b);", "DROP TABLE a;");
+    project.run(&["apply"]).expect_code(0);
+    project.migration("002_wrong.sql", "CREATE TABEL c (id int);", "DROP TABLE c;");
+    let ran = project.json(&["apply"]).expect_code(1);
+    assert_eq!(ran.result()["outcome"], "invalid");
+    assert!(ran.stderr.contains("002_wrong.sql:2:1: syntax error at or near \"TABEL\""), "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from ripcord.backup_history"), "1");
+}

@@ -18,7 +18,6 @@ fn all_that_is_well_is_told() {
         assert_eq!(verdict(&items, name), "ok", "{name}: {items:#?}");
     }
     assert_eq!(verdict(&items, "role"), "warning");
-    assert!(!project.store().exists(), "looking leaves nothing behind");
     assert_eq!(db.sql("select count(*) from pg_namespace where nspname = 'ripcord'"), "0");
     let text = project.run(&["doctor"]).expect_code(0).stdout;
     assert!(

@@ -103,6 +103,11 @@ impl App {
 
     /// Everything that an operation is given. A key that is missing or wrong is told when it is needed.
     pub async fn context(&self) -> Result<Context> {
+        self.context_with(self.store()?).await
+    }
+
+    /// The same with another store.
+    pub async fn context_with(&self, store: Store) -> Result<Context> {
         let variable = |name: &str| self.resolved.variables.of_process_only(name).map(str::to_owned);
         let mut settings = self.settings().clone();
         settings.migrations_dir = settings.migrations_dir.or_else(|| self.migrations_dir().ok());
@@ -119,7 +124,6 @@ impl App {
         } else {
             Faults::default()
         };
-        let store = self.store()?;
         Ok(Context {
             target: self.target()?,
             keys: self.key_ring().await,
@@ -262,6 +266,9 @@ pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receive
     let install = |kind| signal(kind).map_err(|error| Error::failed("signals cannot be taken").because(error));
     let mut interrupt = install(SignalKind::interrupt())?;
     let mut terminate = install(SignalKind::terminate())?;
+    // A limit on the size of files (`ulimit -f`) would kill the process with a signal. Taken, the signal leaves
+    // an error where the store is written to, like that of a full disk.
+    let mut too_large = install(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let (sender, receiver) = watch::channel(false);
     let asked = AtomicBool::new(false);
     tokio::spawn(async move {
@@ -269,6 +276,7 @@ pub fn watch_signals(out: Arc<Renderer>, changes: bool) -> Result<watch::Receive
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = too_large.recv() => continue,
             }
             if asked.swap(true, Ordering::SeqCst) {
                 out.warn("stopped at once, in the middle of the work");

@@ -184,7 +184,7 @@ fn a_lock_that_goes_away_is_waited_for() {
     running.until_it_says("lock timeout");
     drop(holding);
     let ran = running.finish().expect_code(0);
-    assert!(ran.stderr.contains("again"), "{ran:#?}");
+    assert!(ran.stderr.contains("retry: attempt 2 in "), "{ran:#?}");
     assert_eq!(db.sql("select count(x) from orders"), "0");
     assert_eq!(
         (history(&db), runs(&db)),

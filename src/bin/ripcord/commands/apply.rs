@@ -1,10 +1,11 @@
 //! `apply`: back up, migrate, check, and bring back on failure.
 
-use ripcord::Result;
+use ripcord::migration::lint::Severity;
 use ripcord::migration::plan::Selection;
 use ripcord::ops::apply::{self, Planned, Request};
 use ripcord::ops::report::Outcome;
 use ripcord::ops::{MigrationReport, RunReport};
+use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
 use crate::args::ApplyArgs;
@@ -51,9 +52,11 @@ pub fn selection(app: &App, args: &ApplyArgs) -> Selection {
 /// The plan: every migration with its reason, and every statement that would go to the server.
 fn show(app: &App, planned: &Planned) -> Exit {
     let plan = &planned.plan;
+    let wrong = planned.findings.iter().any(|finding| finding.severity == Severity::Error);
     let outcome = match (plan.errors.is_empty(), plan.pending.is_empty()) {
         (false, _) => Outcome::Invalid,
         (true, true) => Outcome::NothingToDo,
+        (true, false) if wrong => Outcome::Invalid,
         (true, false) => Outcome::Done,
     };
     for note in &plan.notes {
@@ -81,6 +84,10 @@ fn show(app: &App, planned: &Planned) -> Exit {
     }
     if let Some(error) = plan.errors.first() {
         report = report.failed(error.clone());
+    } else if wrong {
+        report = report.failed(
+            Error::failed("the pending migrations are not valid").hint("mend the files, then: ripcord validate"),
+        );
     }
     app.out.report(&report);
     Exit(report.exit_code)

@@ -24,7 +24,7 @@ pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     for (path, why) in &folder.skipped {
         app.out.note(&format!("`{}` is left out: {why}", path.display()));
     }
-    let findings = lint::lint(&folder.migrations, app.settings().environment.protected);
+    let findings = lint::lint_folder(&folder, app.settings().environment.protected);
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
 
     let text = match args.format.unwrap_or(ValidateFormat::Text) {
