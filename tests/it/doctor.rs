@@ -50,7 +50,7 @@ fn each_mandatory_failure_ends_with_one_and_the_rest_is_told() {
         let path = wrong_tools.path().join("bin").join(tool);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    wrong_tools.configure(&format!("pg_bin = \"{}\"", wrong_tools.path().join("bin").display()));
+    wrong_tools.configure(&format!("pg_bin = [\"{}\"]", wrong_tools.path().join("bin").display()));
     let ran = wrong_tools.json(&["doctor"]);
     assert_eq!(ran.code, 1, "{ran:#?}");
     assert_eq!(verdict(&ran.items(), "tools"), "failed");
