@@ -410,7 +410,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
     let ctx = run.ctx;
     if policy != Writes::AcceptLoss {
         // With others still connected: when this says no already, nobody has to be sent away.
-        let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &Ours::default()).await?;
+        let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
         beside::allow(ctx, &counted, policy, backup)?;
     }
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;

@@ -163,6 +163,26 @@ pub fn ran(output: Output) -> Ran {
     }
 }
 
+/// Runs a command under a parent that tells its peak of memory (resident, in bytes; its children's, when
+/// theirs is higher). The parent is Python: the standard library of Rust has no `wait4`.
+pub fn peak_memory(command: &Command) -> (Ran, u64) {
+    const PARENT: &str = "import os, resource, subprocess, sys\n\
+        code = subprocess.call(sys.argv[2:])\n\
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n\
+        open(sys.argv[1], 'w').write(str(peak))\n\
+        os._exit(code if code >= 0 else 1)";
+    let told = tempfile::NamedTempFile::new().unwrap();
+    let mut parent = Command::new("python3");
+    parent.args(["-c", PARENT]).arg(told.path()).arg(command.get_program()).args(command.get_args());
+    parent.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        parent.env(name, value.unwrap());
+    }
+    let ran = ran(parent.output().expect("python3 starts"));
+    let peak = std::fs::read_to_string(told.path()).unwrap().parse().unwrap_or_else(|_| panic!("{ran:#?}"));
+    (ran, peak)
+}
+
 impl Ran {
     /// The end of what was said: the state of the database, and after a blank line the hint, each by a part of it.
     #[track_caller]
@@ -202,24 +222,4 @@ impl Project {
         all.extend(arguments);
         self.run(&all).expect_code(0).stdout.trim().to_owned()
     }
-}
-
-/// Runs a command under a parent that tells its peak of memory (resident, in bytes; its children's, when
-/// theirs is higher). The parent is Python: the standard library of Rust has no `wait4`.
-pub fn peak_memory(command: &Command) -> (Ran, u64) {
-    const PARENT: &str = "import os, resource, subprocess, sys\n\
-        code = subprocess.call(sys.argv[2:])\n\
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n\
-        open(sys.argv[1], 'w').write(str(peak))\n\
-        os._exit(code if code >= 0 else 1)";
-    let told = tempfile::NamedTempFile::new().unwrap();
-    let mut parent = Command::new("python3");
-    parent.args(["-c", PARENT]).arg(told.path()).arg(command.get_program()).args(command.get_args());
-    parent.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
-    for (name, value) in command.get_envs() {
-        parent.env(name, value.unwrap());
-    }
-    let ran = ran(parent.output().expect("python3 starts"));
-    let peak = std::fs::read_to_string(told.path()).unwrap().parse().unwrap_or_else(|_| panic!("{ran:#?}"));
-    (ran, peak)
 }
