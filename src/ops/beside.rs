@@ -17,7 +17,7 @@ use crate::ids::{Lineage, RunId};
 use crate::journal::{Journal, Step};
 use crate::keys::SubKeys;
 use crate::manifest::Manifest;
-use crate::postgres::counts;
+use crate::postgres::counts::{self, Moment};
 use crate::postgres::writes::{Counted, LARGE_OBJECTS};
 use crate::postgres::{Session, Target, Tools, databases, load, swap};
 use crate::settings::Writes;
@@ -216,6 +216,13 @@ pub async fn swap_in(
         "swap",
         format!("`{}` takes the place of `{}`, which is kept as `{aside}`", scratch.name, ctx.target.database()),
     );
+    // Counted while others are still connected: reading every table takes as long as it takes, and the
+    // window in which nobody can connect must not grow with the size.
+    let seen = counts::moment(&live.session).await?;
+    let counted = count(&live.session, &backup.manifest, &backup.keys, ours).await?;
+    if policy != Writes::AcceptLoss {
+        allow(ctx, &counted, policy, backup)?;
+    }
     journal.record(Step::SwapBegan {
         target: ctx.target.database().to_owned(),
         target_oid,
@@ -227,7 +234,8 @@ pub async fn swap_in(
     let closed = swap::close(live.maintenance(), &ctx.target, Duration::from_secs(30)).await?;
     ctx.faults.at("swap_closed").await;
 
-    let prepared = prepare_closed(ctx, &closed, backup, scratch, policy, ours, run).await;
+    let before = Before { seen, counted };
+    let prepared = prepare_closed(ctx, &closed, backup, scratch, policy, ours, before).await;
     let writes = match prepared {
         Ok(writes) => writes,
         Err(error) => {
@@ -268,7 +276,18 @@ pub struct Ours {
     pub counted_before: std::collections::BTreeMap<String, u64>,
 }
 
-/// With the target closed: the writes since the backup, and the history of the old database.
+/// What was counted before the target was closed, and when.
+struct Before {
+    seen: Moment,
+    counted: Counted,
+}
+
+/// Closing the target takes one transaction, which marks its row in pg_database.
+const CLOSING_TAKES: u64 = 1;
+
+/// With the target closed: the writes since the backup, and the history of the old database. What was counted
+/// before still holds when the server has begun no transaction since; else it is counted once more, unless
+/// the writes are given up anyway.
 async fn prepare_closed(
     ctx: &Context,
     closed: &swap::Closed,
@@ -276,11 +295,16 @@ async fn prepare_closed(
     scratch: &Scratch,
     policy: Writes,
     ours: &Ours,
-    run: RunId,
+    before: Before,
 ) -> Result<Counted> {
-    let counted = count(closed.inside(), &backup.manifest, &backup.keys, ours).await?;
+    let now = counts::moment(closed.inside()).await?;
+    let counted = if policy == Writes::AcceptLoss || before.seen.is_quiet_until(now, CLOSING_TAKES) {
+        before.counted
+    } else {
+        count(closed.inside(), &backup.manifest, &backup.keys, ours).await?
+    };
     allow(ctx, &counted, policy, backup)?;
-    carry_history(ctx, closed.inside(), backup, scratch, run).await?;
+    carry_history(ctx, closed.inside(), backup, scratch).await?;
     Ok(counted)
 }
 
@@ -403,7 +427,7 @@ pub fn short(id: crate::ids::BackupId) -> String {
 
 /// History moves forward only: every row of the old database goes into the new one, but for the applied
 /// set, which is what it was at the backup.
-async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch: &Scratch, run: RunId) -> Result<()> {
+async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch: &Scratch) -> Result<()> {
     let rows = match control::inspect(inside.client()).await? {
         control::State::Present { .. } => {
             whole_history(ctx, control::export_rows(inside.client()).await?, backup).await?
@@ -411,7 +435,6 @@ async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch:
         control::State::Absent => whole_history(ctx, std::collections::BTreeMap::new(), backup).await?,
     };
     import_history(ctx, &scratch.name, backup, &rows).await?;
-    let _ = run;
     // The usual role must find the history its own, whoever restores.
     if let Some(owner) = control::owner(inside.client()).await?
         && owner != ctx.target.user()

@@ -63,6 +63,37 @@ fn without(snapshot: &str, elsewhere: &[u32]) -> String {
     format!("{oldest}:{next}:{}", left.join(","))
 }
 
+/// A moment in the server's sequence of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The first transaction id that was not complete and not in progress yet.
+    next: u64,
+    /// Whether any transaction that writes was in progress.
+    busy: bool,
+}
+
+/// This moment, as the session sees it.
+pub async fn moment(session: &Session) -> Result<Moment> {
+    // language=SQL
+    let sql = "SELECT pg_catalog.pg_snapshot_xmax(s.now)::pg_catalog.text,
+                      EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(s.now))
+                 FROM (SELECT pg_catalog.pg_current_snapshot()) AS s (now)";
+    let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    let next = get::<String>(&row, 0)?;
+    let next =
+        next.parse().map_err(|error| Error::failed("the server's transaction id is no number").because(error))?;
+    Ok(Moment { next, busy: get(&row, 1)? })
+}
+
+impl Moment {
+    /// Whether no transaction but `own` of ours can have written anything between here and `later`, seen when
+    /// every other session of the database had ended: nobody was writing here, and no further id was used up,
+    /// by anyone on the server.
+    pub fn is_quiet_until(self, later: Moment, own: u64) -> bool {
+        !self.busy && later.next == self.next + own
+    }
+}
+
 /// The id of the transaction that is open; one is assigned when there is none yet.
 pub async fn own_xid(session: &Session) -> Result<u64> {
     // language=SQL
