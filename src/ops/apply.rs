@@ -6,7 +6,7 @@ use super::context::{self, Context, Live};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{migrate, prune, rungs};
+use super::{migrate, prune, resume, rungs};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -117,6 +117,11 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
         return RunReport { outcome: Outcome::Invalid, exit_code: 1, ..RunReport::untouched("apply", error.clone()) };
     }
     if planned.plan.pending.is_empty() {
+        if let Err(error) = resume::refuse_after_crash(ctx).await
+            && error.kind() == Kind::Refused
+        {
+            return RunReport::untouched("apply", error);
+        }
         return RunReport::new("apply", Outcome::NothingToDo, "unchanged, up to date");
     }
 
@@ -301,9 +306,7 @@ pub fn lasting_store(ctx: &Context) -> Result<()> {
 async fn refuse_beside_unfinished(ctx: &Context, live: &Live) -> Result<()> {
     match unfinished(ctx, live.lineage).await?.first() {
         None => Ok(()),
-        Some(run) => Err(Error::refused(format!("run `{}` was not finished", run.run))
-            .because("what it left must be finished or undone first")
-            .hint("ripcord recover")),
+        Some(run) => Err(resume::not_finished(run)),
     }
 }
 

@@ -287,6 +287,7 @@ async fn dump_to_store(
     keys: &SubKeys,
 ) -> Result<Stored> {
     let options = DumpOptions {
+        encoding: Some(at.properties.encoding.clone()),
         exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
         snapshot: Some(at.exported.clone()),
         lock_wait: ctx.settings.backup.timeout,

@@ -267,6 +267,19 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
     }
 }
 
+/// Tells newer backups than the one chosen that the history knows and the store lacks.
+pub async fn warn_of_missing(ctx: &Context, lineage: Lineage, chosen: BackupId, rows: &[BackupRow]) -> Result<()> {
+    let store = ctx.store.clone();
+    let there = blocking(move || store.backups(lineage)).await?;
+    let good = |row: &&BackupRow| matches!(row.status.as_str(), "complete" | "verified" | "damaged");
+    for row in rows.iter().filter(good).filter(|row| row.id > chosen && !there.contains(&row.id)) {
+        if row.purpose != Purpose::Safety.as_str() {
+            ctx.progress.warn(format!("backup `{}` is newer, and the store does not have it any more", row.id));
+        }
+    }
+    Ok(())
+}
+
 /// The newest backup that is known to be good, by the time in the sealed part: what a list shows could be altered by
 /// anyone who can write to the store. Newer ones that are not good are told, and remembered as damaged.
 async fn latest(ctx: &Context, lineage: Lineage, items: &[Item]) -> Result<BackupId> {

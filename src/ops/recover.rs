@@ -43,16 +43,16 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
 }
 
 /// Where the ladder ended.
-pub(super) struct Reached {
-    pub(super) outcome: Outcome,
-    pub(super) database: String,
-    pub(super) proof: Option<Proof>,
-    pub(super) writes: Option<u64>,
-    pub(super) hint: String,
+struct Reached {
+    outcome: Outcome,
+    database: String,
+    proof: Option<Proof>,
+    writes: Option<u64>,
+    hint: String,
 }
 
 impl Reached {
-    pub(super) fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
+    fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
         Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned() }
     }
 }
@@ -117,15 +117,15 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
         )
         .hint(ON_ROLLBACK));
     }
-    restore_rung(run).await.map_err(|error| match error.hint_text() {
-        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
-        _ => error,
-    })
+    restore_rung(run).await
 }
 
 /// What to do when the database is back, and nothing better is known.
 fn again(run: &Run<'_>) -> String {
-    format!("mend the cause, then: ripcord {}", run.row.command)
+    match run.row.command.as_str() {
+        "rollback" => "mend the DOWN, then: ripcord rollback".to_owned(),
+        command => format!("mend the cause, then: ripcord {command}"),
+    }
 }
 
 /// What a run committed to the target, as the target itself tells, and the journal where it cannot.
@@ -213,7 +213,7 @@ async fn undone_by(run: &Run<'_>) -> Result<Vec<String>> {
 
 /// The server rolled everything of ours back. The schema is compared all the same, because a rung counts
 /// when it is proved; where it differs, someone else changed it, and that is only told.
-pub(super) async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
+async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
     let Some(backup) = &run.backup else { return Ok(None) };
     let began = std::time::Instant::now();
     let after =
@@ -308,16 +308,17 @@ fn with_files(run: &Run<'_>, done: &Changed) -> Result<Vec<Migration>> {
 }
 
 /// Restores the run's backup, beside where that can be, else in place.
-pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
+async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
     let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
     check::hook(run, "before_restore").await?;
     let reached = match rungs.restore {
-        RestoreWay::Swap => restore_beside(run, &backup).await?,
-        _ => restore_in_place(run, &backup).await?,
-    };
+        RestoreWay::Swap => restore_beside(run, &backup).await,
+        _ => restore_in_place(run, &backup).await,
+    }
+    .map_err(ask_about_writes)?;
     afterwards(run, "after_restore").await;
     Ok(reached)
 }
@@ -351,11 +352,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
             if let Err(left) = databases::drop_scratch(run.live.maintenance(), &scratch.name, Some(scratch.oid)).await {
                 run.ctx.progress.warn(format!("the scratch database `{}` could not be removed: {left}", scratch.name));
             }
-            return Err(if error.kind() == Kind::NotRecovered && error.hint_text() != Some("ripcord recover") {
-                ask_about_writes(error)
-            } else {
-                error
-            });
+            return Err(error);
         }
     };
     // The fence was a setting of the old database; the new one was made from what was read before it.
@@ -402,12 +399,12 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
     Ok(reached)
 }
 
-/// The run stays open, so whoever decides about those writes does so by `recover`.
+/// The run stays open, so whoever decides about others' writes does so by `recover`.
 pub(super) fn ask_about_writes(error: Error) -> Error {
-    error.hint(
-        "to give those writes up: ripcord recover --writes accept-loss\n      \
-         to keep them and the database as it is now: ripcord recover --on-failure stop",
-    )
+    match error.hint_text() {
+        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
+        _ => error,
+    }
 }
 
 /// In place there is no second database to compare beforehand, so every row is read afterwards.
@@ -432,14 +429,16 @@ pub(super) async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Opti
     let detail = serde_json::json!({ "backup": backup.id, "aside": aside });
     control::put_run(client, &run.row).await?;
     control::audit(client, Some(run.id), "restored", &detail, None).await?;
-    for report in run.reports.iter_mut().filter(|report| report.status == "applied") {
-        report.status = "rolled_back".to_owned();
+    let (from, to) =
+        if run.row.command == "rollback" { ("rolled_back", "applied") } else { ("applied", "rolled_back") };
+    for report in run.reports.iter_mut().filter(|report| report.status == from) {
+        report.status = to.to_owned();
     }
     Ok(())
 }
 
 /// Connects again, to target and maintenance database, while the server comes back.
-pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
+async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
     // Whoever does not want to wait may stop it here: nothing has been begun.

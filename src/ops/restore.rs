@@ -160,6 +160,12 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         Some(what) => before(ctx, lineage, what).await?,
         None => catalog::resolve(ctx, lineage, &request.selector).await?,
     };
+    if let Some(session) = &session
+        && request.selector == "latest"
+        && let Ok(control::State::Present { .. }) = control::inspect(session.client()).await
+    {
+        catalog::warn_of_missing(ctx, lineage, id, &control::backups(session.client()).await?).await?;
+    }
     let (manifest, keys) = backup::open_manifest(ctx, lineage, id).await?;
     let mut planned = Planned {
         backup: id,

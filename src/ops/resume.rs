@@ -62,6 +62,7 @@ async fn recover_all(ctx: &Context, writes: Option<Writes>, on_failure: Option<O
             }));
         };
         open_target(ctx, guard.maintenance(), &dead).await?;
+        let command = dead.opened().map_or("apply", |(command, ..)| command).to_owned();
         let mut report = finish_or_undo(ctx, guard, dead, writes, on_failure).await?;
         report.command = "recover".to_owned();
         if report.outcome == Outcome::Unchanged {
@@ -70,9 +71,32 @@ async fn recover_all(ctx: &Context, writes: Option<Writes>, on_failure: Option<O
             report.exit_code = Outcome::Done.exit_code();
             report.error = None;
             report.failure = None;
+            if report.hint.as_ref().is_none_or(|hint| hint != "ripcord recover") {
+                report.hint = Some(format!("to do it again: ripcord {command}"));
+            }
         }
         last = Some(report);
     }
+}
+
+/// An error when a run at this database died and was not taken up: then nothing that it says is to be
+/// believed, not even that nothing is pending. A run that is at work is none.
+pub async fn refuse_after_crash(ctx: &Context) -> Result<()> {
+    if ctx.keys.is_err() {
+        return Ok(());
+    }
+    let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
+    if guard::holder(&maintenance, ctx.target.database()).await?.is_some() {
+        return Ok(());
+    }
+    find_under_lock(ctx, &maintenance).await?.first().map_or(Ok(()), |dead| Err(not_finished(dead)))
+}
+
+/// Why nothing can be begun beside it.
+pub(super) fn not_finished(dead: &Unfinished) -> Error {
+    Error::refused(format!("run `{}` was not finished", dead.run))
+        .because("what it left must be finished or undone first")
+        .hint("ripcord recover")
 }
 
 /// The unfinished runs at this database, oldest first, of every lineage whose journal names it.
@@ -217,8 +241,7 @@ async fn finish_or_undo(
         return Ok(finish_in_place(run).await);
     }
     if command == "restore" {
-        let report = RunReport::new("recover", Outcome::Unchanged, "unchanged, the restore had not replaced it")
-            .hint("to do it again: ripcord restore");
+        let report = RunReport::new("recover", Outcome::Unchanged, "unchanged, the restore had not replaced it");
         return Ok(run.close(report).await);
     }
     let failed = dead.entries.iter().any(|entry| matches!(entry.step, Step::Failed { .. }));
@@ -387,7 +410,7 @@ async fn swap_was_done(run: &Run<'_>) -> Result<Option<String>> {
     let Some(swap) = last_swap(run.journal.entries()) else { return Ok(None) };
     let maintenance = run.live.maintenance();
     let at_target = databases::find(maintenance, run.ctx.target.database()).await?;
-    if !at_target.is_some_and(|found| found.oid == swap.scratch_oid) {
+    if at_target.is_none_or(|found| found.oid != swap.scratch_oid) {
         return Ok(None);
     }
     let kept = databases::find(maintenance, swap.aside).await?;

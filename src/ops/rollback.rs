@@ -2,13 +2,12 @@
 
 use super::backup::{self, Request as BackupRequest};
 use super::context::{self, Context};
-use super::recover::{self, Reached};
+use super::recover;
 use super::report::{MigrationReport, Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
 use super::{apply, check, migrate};
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
-use crate::journal::Step;
 use crate::manifest::Purpose;
 use crate::migration::plan::{self, Undo};
 use crate::migration::{Applied, Migration, Script};
@@ -149,7 +148,7 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
             run.close(report).await
         }
         Err(error) => {
-            let report = bring_back(&mut run, &undoing, error).await;
+            let report = recover::bring_back(&mut run, error).await;
             run.close(report).await
         }
     }
@@ -185,68 +184,6 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
     control::audit(run.live.session.client(), Some(run.id), "rollback began", &detail, request.force.as_deref())
         .await?;
     Ok(run)
-}
-
-/// A rollback that failed leaves nothing half done: where a DOWN was committed already, the safety backup is
-/// restored. A second failure never hides the first.
-async fn bring_back(run: &mut Run<'_>, undoing: &[Undoing], failure: Error) -> RunReport {
-    run.ctx.progress.warn(format!("the rollback failed: {}", failure.one_line()));
-    if let Err(error) = run.journal.record(Step::Failed { error: failure.one_line() }) {
-        run.ctx.progress.warn(format!("the failure could not be written to the journal: {error}"));
-    }
-    match as_before(run, undoing).await {
-        Ok(reached) => {
-            let mut report = RunReport::new("rollback", reached.outcome, reached.database).failed(failure);
-            report.proof = reached.proof.and_then(|proof| serde_json::to_value(proof).ok()).unwrap_or_default();
-            report.writes_since_backup = reached.writes;
-            report.hint = Some("mend the DOWN, then: ripcord rollback".to_owned());
-            run.reports.iter_mut().for_each(|one| one.status = "applied".to_owned());
-            report
-        }
-        Err(second) => {
-            let undone = if run.live.session.is_closed() { None } else { undone(run, undoing).await.ok() };
-            let database = match undone {
-                Some(undone) => format!("PARTLY rolled back: {} undone; the database is open", undone.join(", ")),
-                None => "UNKNOWN, do not retry".to_owned(),
-            };
-            let hint = second.hint_text().map_or_else(|| "ripcord recover".to_owned(), str::to_owned);
-            let told = failure.because(format!("bringing it back failed as well: {}", second.one_line()));
-            RunReport::new("rollback", Outcome::NotRecovered, database).failed(told).hint(hint)
-        }
-    }
-}
-
-async fn as_before(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Reached> {
-    if run.live.session.is_closed() || run.live.maintenance().is_closed() {
-        recover::reopen(run).await?;
-    }
-    if undone(run, undoing).await?.is_empty() {
-        let mut reached = Reached::new(Outcome::Unchanged, "unchanged", "");
-        reached.proof = recover::prove_nothing_changed(run).await?;
-        return Ok(reached);
-    }
-    recover::restore_rung(run).await
-}
-
-/// What of the plan does not stand any more as it did: migrations that the history no longer counts as
-/// applied, and one whose DOWN was begun outside a transaction and not finished.
-async fn undone(run: &Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> {
-    let applied = control::applied(run.live.session.client()).await?;
-    let begun = run.journal.entries().iter().rev().find_map(|entry| match &entry.step {
-        Step::DownBegan { version, .. } => Some(version.clone()),
-        _ => None,
-    });
-    Ok(undoing
-        .iter()
-        .filter_map(|one| {
-            let label = format!("`{}_{}`", one.row.version, one.row.name);
-            if !applied.iter().any(|row| row.version == one.row.version) {
-                return Some(label);
-            }
-            let by_statement = one.down.as_ref().is_some_and(|down| down.no_transaction.is_some());
-            (by_statement && begun.as_ref() == Some(&one.row.version)).then(|| format!("{label} in part"))
-        })
-        .collect())
 }
 
 /// The safety backup, then one DOWN after the other. Returns the migrations that have none.

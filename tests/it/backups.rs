@@ -43,7 +43,7 @@ fn an_item_has_the_fields_that_scripts_hold_on_to() {
     assert_eq!(item["id"], id.as_str());
     assert_eq!((item["purpose"].as_str(), item["status"].as_str()), (Some("scheduled"), Some("verified")));
     assert_eq!(item["database"], db.name.as_str());
-    assert_eq!(item["tags"], serde_json::json!(["weekly", "keep"]));
+    assert_eq!(item["tags"], serde_json::json!(["keep", "weekly"]));
     assert_eq!(item["pinned"], false);
     assert!(item["raw_bytes"].as_u64().unwrap() > item["stored_bytes"].as_u64().unwrap(), "{item:?}");
     assert!(std::path::Path::new(item["location"].as_str().unwrap()).join("manifest").exists(), "{item:?}");

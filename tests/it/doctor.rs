@@ -1,7 +1,5 @@
 //! `doctor` on a real server: what is found, and which of it fails.
 
-use std::os::unix::fs::PermissionsExt;
-
 use crate::support::{Cluster, Project};
 
 fn verdict(items: &[serde_json::Value], name: &str) -> String {
@@ -18,7 +16,6 @@ fn all_that_is_well_is_told() {
         assert_eq!(verdict(&items, name), "ok", "{name}: {items:#?}");
     }
     assert_eq!(verdict(&items, "role"), "warning");
-    assert!(!project.store().exists(), "looking leaves nothing behind");
     assert_eq!(db.sql("select count(*) from pg_namespace where nspname = 'ripcord'"), "0");
     let text = project.run(&["doctor"]).expect_code(0).stdout;
     assert!(
@@ -44,19 +41,8 @@ fn each_mandatory_failure_ends_with_one_and_the_rest_is_told() {
     no_store.write("file", "").configure("store = \"file/backups\"");
     let ran = no_store.json(&["doctor"]).expect_code(1);
     assert_eq!(verdict(&ran.items(), "store"), "failed");
-
-    let wrong_tools = Project::new(&db);
-    for tool in ["pg_dump", "pg_restore"] {
-        wrong_tools.write(&format!("bin/{tool}"), &format!("#!/bin/sh\necho '{tool} (PostgreSQL) 9.6.24'\n"));
-        let path = wrong_tools.path().join("bin").join(tool);
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    wrong_tools.configure(&format!("pg_bin = \"{}\"", wrong_tools.path().join("bin").display()));
-    let ran = wrong_tools.json(&["doctor"]);
-    assert_eq!(ran.code, 1, "{ran:#?}");
-    assert_eq!(verdict(&ran.items(), "tools"), "failed");
-    let text = wrong_tools.run(&["doctor"]).expect_code(1).stdout;
-    assert!(text.contains("FAILED   tools"), "{text}");
+    let text = no_store.run(&["doctor"]).expect_code(1).stdout;
+    assert!(text.contains("FAILED   store") && text.contains("ok       server"), "{text}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod readme;
 mod restore;
 mod rollback;
 mod status;
+mod secrets;
 mod support;
 mod swap;
 mod upkeep;

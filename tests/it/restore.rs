@@ -301,8 +301,12 @@ fn an_id_may_be_shortened_but_not_guessed() {
     let project = filled(&db);
     let first = project.backup(&[]);
     let second = project.backup(&[]);
-    let common: String = first.chars().zip(second.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
-    let enough = &first[..common.len() + 1];
+    let same = |one: &str, other: &str| one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let all = project.json(&["backup", "list"]).items();
+    let others = all.iter().filter_map(|item| item["id"].as_str()).filter(|id| *id != first);
+    let unique = others.map(|other| same(&first, other)).max().unwrap() + 1;
+    let common = first[..same(&first, &second)].to_owned();
+    let enough = &first[..unique];
     assert_eq!(project.json(&["restore", enough, "--dry-run"]).expect_code(0).result()["backup_id"], first.as_str());
     let two = project.run(&["restore", &common, "--dry-run"]).expect_code(2).expect_end("unchanged", "more of the id");
     assert!(two.stderr.contains(&first) && two.stderr.contains(&second), "{two:#?}");

@@ -62,7 +62,8 @@ fn runs_history_and_audit_tell_what_was_done() {
     for command in [&["run", "list"][..], &["history"], &["audit"]] {
         assert_eq!(project.json(command).expect_code(0).items().len(), 0, "{command:?}");
     }
-    project.run(&["run", "show", "latest"]).expect_code(2).expect_end("unchanged", "ripcord run list");
+    let none = project.run(&["run", "show", "latest"]).expect_code(2);
+    assert!(none.stderr.ends_with("\n\nhint: ripcord run list\n"), "{none:#?}");
     project.shop();
     let applied = project.json(&["apply"]).expect_code(0).result();
     project.migration("003_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
@@ -123,7 +124,6 @@ fn psql_tells_it_too() {
         "{}",
         view("failed_migrations")
     );
-    assert_eq!(view("last_batch"), "ok 1");
     assert_eq!(view("lock"), "ok free");
     assert!(view("last_drill_age").starts_with("ok "), "{}", view("last_drill_age"));
     let summary = db.sql("select to_json(s) from ripcord.get_migration_summary() as s");
@@ -136,15 +136,12 @@ fn psql_tells_it_too() {
 fn health_looks_at_the_database() {
     let db = Cluster::shared().database();
     let project = Project::new(&db);
-    project.shop().configure("[verify]\ntables = [\"orders\"]");
-    let before = project.run(&["health"]);
+    project.shop().configure("[expect]\ntables = [\"orders\"]");
+    let before = project.run(&["health"]).expect_code(6);
+    assert!(before.stdout.contains("missing: orders"), "{before:#?}");
     project.run(&["apply"]).expect_code(0);
-    let ran = project.json(&["health"]);
-    if before.code == 2 {
-        panic!("the option is called otherwise: {before:#?}");
-    }
-    assert_eq!(before.code, 1, "{before:#?}");
-    ran.expect_code(0);
+    let items = project.json(&["health"]).expect_code(0).items();
+    assert!(!items.is_empty(), "the checks are listed");
 }
 
 #[test]
@@ -161,5 +158,8 @@ fn wait_waits_for_a_server_that_comes_later() {
     assert_eq!(ran.result()["outcome"], "done");
     // What waiting does not mend is said at once.
     let wrong = Project::with_url(&cluster.url_as("postgres", "wrong", &db.name));
-    wrong.run(&["wait", "--timeout", "60s"]).expect_code(2);
+    let began = std::time::Instant::now();
+    let ran = wrong.run(&["wait", "--timeout", "300s"]).expect_code(1);
+    assert!(ran.stderr.contains("password authentication failed"), "{ran:#?}");
+    assert!(began.elapsed().as_secs() < 200, "it was waited for what does not mend itself");
 }

@@ -31,7 +31,7 @@ fn from_init_to_a_restore_by_the_words_of_the_help() {
     .unwrap();
     development(&["validate"]).expect_code(0);
     development(&["plan"]).expect_code(0);
-    development(&["apply"]).expect_code(0).expect_end("1 migrations applied", "");
+    development(&["apply"]).expect_code(0).expect_end("1 migration applied", "");
     development(&["backup", "create"]).expect_code(0);
     development(&["drill", "latest"]).expect_code(0);
     db.sql("drop table orders");
@@ -142,7 +142,10 @@ fn fresh_backs_up_empties_and_applies_everything() {
     project.run(&["fresh"]).expect_code(7).expect_end("unchanged", &format!("ripcord fresh --confirm {}", db.name));
     project.run(&["fresh", "--confirm", "other"]).expect_code(7).expect_end("unchanged", "ripcord fresh --confirm");
     project.configure("[environments.live]\nprotected = true\napproval = false");
-    project.run(&["-e", "live", "fresh", "--confirm", &db.name]).expect_code(7).expect_end("unchanged", "");
+    project
+        .run(&["-e", "live", "fresh", "--confirm", &db.name])
+        .expect_code(7)
+        .expect_end("unchanged", "--env development");
     assert_eq!(db.sql("select count(*) from extra.t"), "1");
 
     let ran = project.json(&["fresh", "--confirm", &db.name]).expect_code(0);

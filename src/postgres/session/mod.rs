@@ -138,6 +138,14 @@ impl Session {
         self.server_version_num
     }
 
+    /// The encoding of the database (`UTF8`).
+    pub async fn server_encoding(&self) -> Result<String> {
+        // language=SQL
+        let rows = self.rows("SHOW server_encoding").await?;
+        let encoding = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+        encoding.ok_or_else(|| Error::failed("the server does not tell the database's encoding"))
+    }
+
     /// The database that it is connected to.
     pub fn target(&self) -> &Target {
         &self.target

@@ -92,7 +92,7 @@ grant select on all tables in schema app to ROLE_reader; grant select (id), upda
 grant insert on app.ident to ROLE_writer with grant option; grant usage on sequence app.sq to public; revoke execute on function app.definer() from public;
 grant usage on type app.mood to ROLE_reader with grant option; revoke usage on domain app.positive from public;
 create publication pub for table app.ident (id, v), app.part with (publish = 'insert');
-select lo_from_bytea(910001, 'hello\x00'::text::bytea), lo_from_bytea(910002, '\xff00'), lo_create(910003);
+select lo_from_bytea(910001, decode('68656c6c6f00', 'hex')), lo_from_bytea(910002, decode('ff00', 'hex')), lo_create(910003);
 grant select on large object 910001 to ROLE_reader; comment on large object 910002 is 'a large one';
 analyze;
 "#;

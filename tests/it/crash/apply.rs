@@ -1,7 +1,7 @@
 //! `apply`, killed on its way up and on the ladder down.
 
 use super::{Expected, killed_at, recovers, shop, state};
-use crate::support::{Cluster, Project};
+use crate::support::{Cluster, Db, Project};
 
 /// Two migrations that go well, one of them outside a transaction.
 fn good(project: &Project) {
@@ -37,7 +37,7 @@ fn up_killed_at(point: &str, fence: bool, code: i32, outcome: &str, changed: boo
 }
 
 /// What the database must hold afterwards: what it holds now, when everything was applied, or what it held.
-fn before_or_after(db: &crate::support::Db<'_>, before: &str, changed: bool) -> String {
+fn before_or_after(db: &Db<'_>, before: &str, changed: bool) -> String {
     if changed { state(db) } else { before.to_owned() }
 }
 
@@ -150,4 +150,82 @@ fn killed_in_the_swap_with_a_fence_up() {
     for point in ["swap_closed", "swap_renamed", "closing"] {
         ladder_killed_at(point, true, true);
     }
+}
+
+/// A slot stands in the way of a swap, so the restore is done in place.
+fn without_swap(db: &Db<'_>) -> String {
+    let slot = format!("slot_{}", db.name);
+    db.sql(&format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    slot
+}
+
+#[test]
+fn killed_while_restoring_in_place() {
+    for point in ["in_place_began", "in_place_loaded"] {
+        let db = Cluster::shared().database();
+        let project = shop(&db);
+        let before = state(&db);
+        project
+            .migration("003_drop.sql", "ALTER TABLE orders DROP COLUMN note;\nCREATE TABLE more (id int);", "SELECT 1;")
+            .migration("005_bad.sql", "SELECT * FROM nowhere;", "SELECT 1;");
+        let slot = without_swap(&db);
+        killed_at(&project, point, &["apply"]);
+        let ran = recovers(&db, &project, point, &Expected { code: 3, outcome: "restored", state: &before });
+        assert!(ran.result()["database"].as_str().unwrap().contains("in place"), "{point}: {ran:#?}");
+        db.sql(&format!("select pg_drop_replication_slot('{slot}')"));
+    }
+}
+
+#[test]
+fn what_others_wrote_before_the_second_try_in_place_is_not_lost() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    let before = state(&db);
+    project.migration("003_drop.sql", "ALTER TABLE orders DROP COLUMN note;", "SELECT 1;").migration(
+        "005_bad.sql",
+        "SELECT * FROM nowhere;",
+        "SELECT 1;",
+    );
+    let slot = without_swap(&db);
+    killed_at(&project, "in_place_began", &["apply"]);
+    db.sql("insert into orders values (1000)");
+
+    let ran = project.json(&["recover"]).expect_code(4);
+    assert_eq!(ran.result()["outcome"], "not_recovered", "{ran:#?}");
+    assert!(ran.stderr.contains("recover --writes accept-loss"), "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from orders"), "51");
+
+    project.json(&["recover", "--writes", "accept-loss"]).expect_code(3);
+    assert_eq!(state(&db), before);
+    super::nothing_left(&db, &project, "in place");
+    db.sql(&format!("select pg_drop_replication_slot('{slot}')"));
+}
+
+#[test]
+fn an_atomic_run_killed_after_its_commit_is_complete() {
+    for (point, code, changed) in [("up_before_commit", 0, false), ("up_committed", 0, true)] {
+        let db = Cluster::shared().database();
+        let project = shop(&db);
+        let before = state(&db);
+        good(&project);
+        killed_at(&project, point, &["apply", "--atomic"]);
+        let expected = if changed { state(&db) } else { before.clone() };
+        recovers(&db, &project, point, &Expected { code, outcome: "done", state: &expected });
+        assert_eq!(db.sql("select count(*) from pg_tables where tablename = 'notes'"), if changed { "1" } else { "0" });
+    }
+}
+
+#[test]
+fn a_complete_run_with_an_application_that_is_not_well_is_undone() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    let before = state(&db);
+    good(&project);
+    project.configure(
+        "[[health]]\nsql = \"select not exists (select from pg_catalog.pg_tables where tablename = 'notes')\"\n\
+         successes = 1\ninterval = \"50ms\"\ndeadline = \"1s\"\n",
+    );
+    killed_at(&project, "apply_migrated", &["apply"]);
+    let ran = recovers(&db, &project, "red", &Expected { code: 3, outcome: "rolled_back", state: &before });
+    assert!(ran.result()["error"].as_str().unwrap().contains("not well"), "{ran:#?}");
 }

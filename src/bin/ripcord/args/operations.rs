@@ -277,10 +277,10 @@ impl RollbackArgs {
 /// `recover`.
 #[derive(Clone, Debug, Args)]
 pub struct RecoverArgs {
-    /// What holds for writes that others commit after the backup
+    /// What holds for writes that others committed after the backup; `accept-loss` gives them up
     #[arg(long, value_name = "HOW")]
     pub writes: Option<WritesWord>,
-    /// How to bring the database back
+    /// How to bring the database back; `stop` accepts it as it is now and closes the run
     #[arg(long, value_name = "HOW")]
     pub on_failure: Option<OnFailureWord>,
     /// Say what would be done
