@@ -142,10 +142,14 @@ impl Changed {
         self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none() && self.undone.is_empty()
     }
 
-    /// `` `001_a` applied, `002_b` applied in part``.
+    /// `` `001_a` of this run applied, `002_b` applied in part``.
     pub(super) fn tell(&self) -> String {
-        let mut parts: Vec<String> =
-            self.applied.iter().rev().map(|row| format!("`{}_{}` applied", row.version, row.name)).collect();
+        let applied: Vec<String> =
+            self.applied.iter().rev().map(|row| format!("`{}_{}`", row.version, row.name)).collect();
+        let mut parts = Vec::new();
+        if !applied.is_empty() {
+            parts.push(format!("{} of this run applied", applied.join(", ")));
+        }
         parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` applied in part")));
         parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
         if parts.is_empty() {
