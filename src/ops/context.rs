@@ -144,7 +144,14 @@ pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
     let session = ctx.connect("run").await?;
     let tools = ctx.tools(&session)?;
     let state = control::inspect(session.client()).await?;
-    let guard = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+    let acquired = tokio::select! {
+        acquired = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock) => acquired,
+        () = ctx.cancelled() => Err(stopped().hint("nothing was begun: run it again when it suits")),
+    };
+    let guard = match acquired {
+        Ok(guard) => guard,
+        Err(error) => return Err(naming_the_holder(&session, &state, error).await),
+    };
     look_around(ctx, session, tools, guard, state, lineage).await
 }
 
@@ -197,6 +204,24 @@ async fn opens_newest(ctx: &Context, lineage: Lineage) -> Result<()> {
                 .hint("give the key of the backups; ripcord key id tells which one a key is"))
         }
         _ => Ok(()),
+    }
+}
+
+/// The server knows the holder's backend; the row that the holder left in the target says who that is.
+async fn naming_the_holder(session: &Session, state: &control::State, error: Error) -> Error {
+    if error.kind() != Kind::Locked || *state == control::State::Absent {
+        return error;
+    }
+    match control::lock_row(session.client()).await {
+        Ok(Some(row)) => error.because(format!(
+            "`{}` of {}@{}:{}, since {}",
+            row.command,
+            row.holder,
+            row.host,
+            row.pid,
+            row.since.format("%Y-%m-%d %H:%M:%S UTC")
+        )),
+        _ => error,
     }
 }
 

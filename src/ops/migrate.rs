@@ -9,7 +9,7 @@ use crate::clock;
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script, destroyed_tables};
+use crate::migration::{Migration, Script, destroyed_schemas, destroyed_tables};
 use crate::postgres::execute::{self, Limits};
 use crate::postgres::{checks, counts, session};
 use crate::progress::Event;
@@ -280,15 +280,22 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
     let snapshot = backup.manifest.sealed.snapshot.clone();
     let mut names: Vec<String> =
         script.statements.iter().flat_map(|statement| destroyed_tables(script.text(statement))).collect();
+    for schema in script.statements.iter().flat_map(|statement| destroyed_schemas(script.text(statement))) {
+        names.extend(counts::tables_of_schema(&run.live.session, &schema).await?);
+    }
     names.sort();
     names.dedup();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let held = super::beside::rows_by_table(&run.live.session, &backup.manifest).await?;
     for name in names {
         let counted = counts::lock_and_count(&run.live.session, &name, &snapshot, &run.ours.xids).await?;
         for (table, count) in counted {
             if run.ours.counted_before.contains_key(&table) {
                 continue;
             }
-            let rows_then = rows_in_backup(&backup.manifest, &table);
+            let rows_then = held.get(&table).copied().unwrap_or(0);
             let untouched = run.ours.touched.as_ref().is_some_and(|touched| !touched.contains(&table));
             let gone = if untouched { rows_then.saturating_sub(count.older + count.doubtful) } else { 0 };
             let written = count.newer + count.doubtful + gone;
@@ -297,18 +304,6 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
         }
     }
     Ok(())
-}
-
-/// Rows that a backup holds of a table.
-pub fn rows_in_backup(manifest: &crate::manifest::Manifest, table: &str) -> u64 {
-    manifest
-        .sealed
-        .streams
-        .iter()
-        .flat_map(|stream| &stream.index.blocks)
-        .filter(|block| !block.large_objects && format!("{}.{}", block.namespace.lossy(), block.table.lossy()) == table)
-        .map(|block| block.digest.rows)
-        .sum()
 }
 
 /// Statement by statement, each committed by itself. What can run in a transaction of its own does, so
@@ -542,7 +537,10 @@ async fn down_alone(run: &mut Run<'_>, single: &Script, file: &str, limits: &Lim
 /// A migration that failed midway outside a transaction was never recorded as applied.
 async fn record_down(run: &Run<'_>, version: &str, how: &str, began: Instant) -> Result<()> {
     let client = run.live.session.client();
-    if !control::applied(client).await?.iter().any(|row| row.version == version) {
+    let in_parts = run.journal.entries().iter().any(
+        |entry| matches!(&entry.step, Step::UpBegan { version: begun, transactional: false, .. } if begun == version),
+    );
+    if in_parts && !control::applied(client).await?.iter().any(|row| row.version == version) {
         return Ok(());
     }
     control::record_rollback(client, version, run.id, how, elapsed_ms(began)).await

@@ -25,6 +25,7 @@ pub mod rungs;
 pub mod status;
 pub mod upkeep;
 
+mod large;
 mod leftovers;
 mod source;
 

@@ -31,7 +31,11 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
             let mut report = RunReport::new(&command, reached.outcome, reached.database).failed(failure);
             report.proof = reached.proof.and_then(|proof| serde_json::to_value(proof).ok()).unwrap_or_default();
             report.writes_since_backup = reached.writes;
-            report.hint = Some(reached.hint);
+            // What helps against the failure itself comes first, where that is known.
+            report.hint = Some(match report.hint.take() {
+                Some(cure) if reached.hint == again(run) => format!("{cure}; then: ripcord {command}"),
+                _ => reached.hint,
+            });
             report
         }
         Err(second) => not_recovered(run, &command, failure, second).await,
@@ -116,6 +120,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     restore_rung(run).await
 }
 
+/// What to do when the database is back, and nothing better is known.
 fn again(run: &Run<'_>) -> String {
     match run.row.command.as_str() {
         "rollback" => "mend the DOWN, then: ripcord rollback".to_owned(),
@@ -331,8 +336,8 @@ async fn afterwards(run: &Run<'_>, hook: &str) {
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     // A first count, with others still connected: when it already says no, nothing needs to be loaded.
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
-    beside::allow(run.ctx, &counted, run.writes, backup)?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
 
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     let name = databases::scratch_name();
@@ -372,8 +377,8 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
-    beside::allow(run.ctx, &counted, run.writes, backup)?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     // The database that is replaced must not be the only copy of what it holds.
     let safety = backup::Request {

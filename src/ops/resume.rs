@@ -510,7 +510,7 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
         }
         Err(_) => {
             // Others may have written since the run died: their rows are counted as before any restore.
-            let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
+            let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
             beside::allow(run.ctx, &counted, run.writes, &backup).map_err(super::recover::ask_about_writes)?;
             backup::verify(run.ctx, run.live.lineage, backup.id).await?;
             beside::in_place(run.ctx, &mut run.live, &mut run.journal, &backup).await?;

@@ -10,7 +10,7 @@ use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::manifest::Purpose;
 use crate::migration::plan::{self, Undo};
-use crate::migration::{Migration, Script};
+use crate::migration::{Applied, Migration, Script};
 use crate::postgres::execute::Limits;
 use crate::settings::{OnFailure, Writes};
 
@@ -51,6 +51,11 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
     let applied: Vec<_> = rows.iter().cloned().map(apply::applied_of).collect();
     let chosen = plan::plan_undo(&applied, &request.undo)?;
     let files = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
+    if let Undo::Only(_) = request.undo {
+        for one in &chosen {
+            needed_by_none(one, &rows, &files)?;
+        }
+    }
     let mut undoing = Vec::new();
     for applied in chosen {
         let Some(row) = rows.iter().find(|row| row.version == applied.version.as_str()).cloned() else { continue };
@@ -69,6 +74,23 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
         )));
     }
     Ok(undoing)
+}
+
+/// Alone, a migration goes only when no other that is applied says that it depends on it.
+fn needed_by_none(one: &Applied, rows: &[MigrationRow], files: &[Migration]) -> Result<()> {
+    let dependent = files.iter().find(|file| {
+        rows.iter().any(|row| row.version == file.version.as_str())
+            && file.metadata.dependencies.iter().any(|wanted| one.is_called(wanted))
+    });
+    match dependent {
+        None => Ok(()),
+        Some(file) => Err(Error::refused(format!(
+            "`{}` cannot go alone: `{}`, which is applied, depends on it",
+            one.label(),
+            file.file_name
+        ))
+        .hint(format!("undo that one first: ripcord rollback --only {}", file.label()))),
+    }
 }
 
 /// The DOWN of the file that was applied; where the file is gone or another one now, the text that was
@@ -104,7 +126,8 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
         Ok(remaining) => {
             let count = undoing.len() - remaining.len();
             let report = if remaining.is_empty() {
-                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} migrations undone"))
+                let noun = if count == 1 { "migration" } else { "migrations" };
+                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} {noun} undone"))
             } else {
                 RunReport::new(
                     "rollback",

@@ -9,6 +9,9 @@ use crate::archive::{BlockEntry, BlockRows, Index, RandomReader, StreamId, Toc};
 use crate::error::{Error, Result};
 use crate::postgres::load::{DataSource, LoadPlan, TableLoad};
 
+/// More connections than this are only made when they were asked for.
+const MOST_JOBS: u32 = 8;
+
 /// One stream of a backup, opened for reading in any order.
 struct ArchiveSource {
     reader: RandomReader,
@@ -94,9 +97,20 @@ pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
         source: Arc::new(source),
         tables,
         encoding: toc.encoding().unwrap_or_else(|| backup.manifest.sealed.properties.encoding.clone()),
-        jobs: ctx.settings.backup.jobs.max(2),
+        jobs: restore_jobs(ctx.settings.backup.jobs),
         role: None,
         total_bytes: index.raw_bytes,
     };
     Ok((plan, toc))
+}
+
+/// Connections of a restore. 1 is the setting's default, and stands for as many as this machine has cores:
+/// each keeps about one of ours busy and one of the server's.
+fn restore_jobs(set: u32) -> u32 {
+    match set {
+        0 | 1 => std::thread::available_parallelism()
+            .map_or(2, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
+            .clamp(2, MOST_JOBS),
+        more => more,
+    }
 }

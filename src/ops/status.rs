@@ -196,17 +196,23 @@ fn conclude(status: &mut Status, met: bool, working: bool) {
         (format!("BUSY: run `{run}` is at work"), None)
     } else if let Some(run) = status.unfinished.first() {
         (format!("UNFINISHED: run `{run}` did not come to its end"), Some("ripcord recover"))
+    } else if status.folder.is_none() {
+        ("there are no migrations to read".to_owned(), Some("ripcord init"))
     } else if !status.errors.is_empty() {
         ("the folder and the database do not fit together".to_owned(), Some("ripcord validate"))
     } else if !status.pending.is_empty() {
-        (format!("{} of {} migrations pending", status.pending.len(), status.total), Some("ripcord apply"))
+        (format!("{} of {} pending", status.pending.len(), count_of(status.total)), Some("ripcord apply"))
     } else if !met {
         ("ripcord has not met this database yet, and nothing is pending".to_owned(), None)
     } else {
-        (format!("up to date, {} migrations applied", status.applied), None)
+        (format!("up to date, {} applied", count_of(status.applied)), None)
     };
     status.state = state;
     status.next = next.map(str::to_owned);
+}
+
+fn count_of(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "migration" } else { "migrations" })
 }
 
 /// Leftovers of ripcord on the server, for `doctor`.

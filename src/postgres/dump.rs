@@ -37,6 +37,10 @@ pub struct Dump {
     killer: Killer,
     /// The last byte of its output has been read.
     ended: bool,
+    /// How long the pipe may be left to fill.
+    pause: Duration,
+    /// The last read took all that there was.
+    drained: bool,
 }
 
 /// Kills a child's process group.
@@ -56,6 +60,10 @@ struct State {
     status: Option<ExitStatus>,
     killed: bool,
 }
+
+/// No pg_dump writes more than this many bytes in a second, so a pipe that is left alone for its size
+/// divided by this never fills, and pg_dump never waits for us.
+const FASTEST_BYTES_A_SECOND: u64 = 1 << 30;
 
 /// What is kept of a child's stderr: its end.
 const KEPT_STDERR_BYTES: usize = 64 << 10;
@@ -83,9 +91,18 @@ impl Dump {
         };
         // Fewer switches between the two processes; a kernel's limit may forbid it, which costs only time.
         let _ = rustix::pipe::fcntl_setpipe_size(&stdout, 1 << 20);
+        let room = rustix::pipe::fcntl_getpipe_size(&stdout).map_or(0, |bytes| bytes as u64);
+        let pause = Duration::from_nanos(room * 1_000_000_000 / FASTEST_BYTES_A_SECOND);
         let state = Mutex::new(State { child, status: None, killed: false });
         let killer = Killer { process: Arc::new(Process { pid, state }) };
-        Ok(Dump { stdout, stderr: Some(thread::spawn(move || read_end(stderr))), killer, ended: false })
+        Ok(Dump {
+            stdout,
+            stderr: Some(thread::spawn(move || read_end(stderr))),
+            killer,
+            ended: false,
+            pause,
+            drained: false,
+        })
     }
 
     /// A handle that kills it from another thread, for time limits and signals.
@@ -189,7 +206,13 @@ fn read_end(mut stderr: ChildStderr) -> Vec<u8> {
 
 impl Read for Dump {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // pg_dump writes 4 KiB at a time, and a reader that waits for each piece makes the two processes
+        // take turns a quarter of a million times per GiB: better to come back when much is there.
+        if self.drained {
+            thread::sleep(self.pause);
+        }
         let count = self.stdout.read(buffer)?;
+        self.drained = count < buffer.len();
         self.ended |= count == 0 && !buffer.is_empty();
         Ok(count)
     }

@@ -69,6 +69,9 @@ async fn end_present(maintenance: &Session, database: &str, limit: Duration) -> 
     end_others(maintenance, found.oid, database, &[], Whom::PresentStrangers, limit).await
 }
 
+/// The catalog that holds large objects' data: counted like a table, by those who may read it.
+pub const LARGE_OBJECTS: &str = "pg_catalog.pg_largeobject";
+
 /// What was written since a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counted {
@@ -221,8 +224,8 @@ async fn large_objects(session: &Session) -> Result<Option<Table>> {
     let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
     let (any, may_read): (bool, bool) = (get(&row, 0)?, get(&row, 1)?);
     Ok(any.then(|| Table {
-        name: "pg_catalog.pg_largeobject".to_owned(),
-        relation: "pg_catalog.pg_largeobject".to_owned(),
+        name: LARGE_OBJECTS.to_owned(),
+        relation: LARGE_OBJECTS.to_owned(),
         hidden: (!may_read).then(|| "large objects' data may be read by a superuser only".to_owned()),
     }))
 }
@@ -243,18 +246,23 @@ pub struct Rows {
 pub(super) async fn count(session: &Session, relation: &str, snapshot: &Snapshot, ours: &[i64]) -> Result<Rows> {
     // A row's xmin has 32 bits. It is widened by the next transaction id of the very snapshot that the
     // statement reads by, which every xmin that it can see lies before. 1 and 2 are bootstrap and frozen.
+    // Grouped first: a table has far fewer transactions than rows, and nobody can connect meanwhile.
     // language=SQL
     let sql = format!(
-        "SELECT pg_catalog.count(*) FILTER (WHERE NOT v.ours AND (v.xid >= $2 OR v.xid = ANY ($3))), \
-                pg_catalog.count(*) FILTER (WHERE NOT v.ours AND v.xid >= $1 AND v.xid < $2 \
-                                              AND v.xid <> ALL ($3)), \
-                pg_catalog.count(*) FILTER (WHERE v.ours), pg_catalog.count(*) \
-         FROM (SELECT w.xid, w.xid = ANY ($4) AS ours \
-               FROM (SELECT CASE WHEN r.x < 3 THEN 0 \
-                                 WHEN (s.next & -4294967296) + r.x >= s.next \
-                                 THEN (s.next & -4294967296) + r.x - 4294967296 \
-                                 ELSE (s.next & -4294967296) + r.x END AS xid \
-                     FROM (SELECT t.xmin::pg_catalog.text::pg_catalog.int8 AS x FROM ONLY {relation} AS t) AS r \
+        "SELECT COALESCE(pg_catalog.sum(v.n) FILTER (WHERE NOT v.ours AND (v.xid >= $2 OR v.xid = ANY ($3))), 0) \
+                    ::pg_catalog.int8, \
+                COALESCE(pg_catalog.sum(v.n) FILTER (WHERE NOT v.ours AND v.xid >= $1 AND v.xid < $2 \
+                                                       AND v.xid <> ALL ($3)), 0)::pg_catalog.int8, \
+                COALESCE(pg_catalog.sum(v.n) FILTER (WHERE v.ours), 0)::pg_catalog.int8, \
+                COALESCE(pg_catalog.sum(v.n), 0)::pg_catalog.int8 \
+         FROM (SELECT w.n, w.xid, w.xid = ANY ($4) AS ours \
+               FROM (SELECT r.n, CASE WHEN r.x < 3 THEN 0 \
+                                      WHEN (s.next & -4294967296) + r.x >= s.next \
+                                      THEN (s.next & -4294967296) + r.x - 4294967296 \
+                                      ELSE (s.next & -4294967296) + r.x END AS xid \
+                     FROM (SELECT g.xmin::pg_catalog.text::pg_catalog.int8 AS x, g.n \
+                             FROM (SELECT t.xmin, pg_catalog.count(*) AS n FROM ONLY {relation} AS t \
+                                    GROUP BY t.xmin) AS g) AS r \
                      CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) \
                                         ::pg_catalog.text::pg_catalog.int8 AS next) AS s) AS w) AS v"
     );

@@ -1,5 +1,6 @@
 //! A dump's contents → an empty database.
 
+mod analyze;
 mod child;
 mod rows;
 
@@ -8,9 +9,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{TEXT_SETTINGS, Target, Tools};
+use super::{Session, TEXT_SETTINGS, Target, Tools};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
+pub use analyze::analyze;
 use child::{Input, Memory, STDIN_PATH, run};
 
 /// The step that bytes are told of.
@@ -81,7 +83,7 @@ pub struct Loaded {
 /// then half loaded and good for nothing but being dropped.
 pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
     let counter = Arc::new(Counter::new(progress, plan.total_bytes));
-    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: true };
+    let mut restore = Restore { tools, target, role: plan.role.as_deref(), fresh: true, sort_memory: None };
     if !is_utf8(plan) {
         let input = stream(plan.source.whole()?, &counter);
         let said = restore.run(&["--exit-on-error"], input, None, "the dump could not be loaded").await?;
@@ -117,6 +119,7 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
     }
 
     // Indexes, constraints, triggers, the refresh of materialized views.
+    restore.sort_memory = sort_memory(target, plan.jobs.max(1)).await?;
     let jobs = format!("--jobs={}", plan.jobs.max(1));
     let after = ["--exit-on-error", "--section=post-data", &jobs, STDIN_PATH];
     let failed = "indexes, constraints and triggers could not be loaded";
@@ -128,7 +131,7 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
 /// transaction: on an error the database is as it was.
 pub async fn load_in_place(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
     let counter = Arc::new(Counter::new(progress, plan.total_bytes));
-    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: false };
+    let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: false, sort_memory: None };
     let arguments = ["--exit-on-error", "--single-transaction", "--clean", "--if-exists"];
     let input = stream(plan.source.whole()?, &counter);
     let said = restore.run(&arguments, input, None, "the dump could not be loaded in place").await?;
@@ -141,6 +144,30 @@ fn is_utf8(plan: &LoadPlan) -> bool {
         && plan.tables.iter().all(|table| std::str::from_utf8(&table.copy_statement).is_ok())
 }
 
+/// What each of `jobs` sessions may sort in, `None` when it has that much already. All of them together get
+/// half of what the server's owner gave its cache, which tells a small server from a large one better than
+/// `maintenance_work_mem`, left at its 64 MB on most; more than 1 GB for one speeds up little.
+async fn sort_memory(target: &Target, jobs: u32) -> Result<Option<String>> {
+    let session = Session::connect(target, "restore", target.connect_timeout()).await?;
+    let row = session
+        .client()
+        .query_one(
+            // language=SQL
+            "SELECT least(pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 2 / $1, \
+                          1073741824) / 1024, \
+                    pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) / 1024",
+            &[&i64::from(jobs)],
+        )
+        .await
+        .map_err(|error| session.explain(&error))?;
+    let (wanted, set) = (row.try_get::<_, i64>(0), row.try_get::<_, i64>(1));
+    session.close().await;
+    match (wanted, set) {
+        (Ok(wanted), Ok(set)) if wanted > set => Ok(Some(format!("{wanted}kB"))),
+        _ => Ok(None),
+    }
+}
+
 /// pg_restore into one database.
 struct Restore<'a> {
     tools: &'a Tools,
@@ -148,6 +175,8 @@ struct Restore<'a> {
     role: Option<&'a str>,
     /// The database is new and of no use before the load has ended.
     fresh: bool,
+    /// `maintenance_work_mem` for its sessions, when it is to be another than the server's.
+    sort_memory: Option<String>,
 }
 
 impl Restore<'_> {
@@ -188,6 +217,9 @@ impl Restore<'_> {
         if self.fresh {
             // A crash loses the scratch database anyway, and the swap's commit waits for all before it.
             settings.push(("synchronous_commit", "off"));
+        }
+        if let Some(sort_memory) = &self.sort_memory {
+            settings.push(("maintenance_work_mem", sort_memory));
         }
         super::tools::client(&self.tools.pg_restore, self.target, &settings)
     }

@@ -39,6 +39,8 @@ const START_SETTINGS: &[(&str, &str)] = &[
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("client_min_messages", "warning"),
+    // Definitions are read from the catalog and compared with what they are to be.
+    ("quote_all_identifiers", "off"),
 ];
 
 /// A connection with its background task. Dropped, it is closed.

@@ -43,6 +43,10 @@ pub async fn close(maintenance: &Session, target: &Target, limit: Duration) -> R
             return Err(error);
         }
     };
+    if let Err(error) = inside.batch(settings_inside(inside.server_version_num())).await {
+        inside.close().await;
+        return Err(error);
+    }
     let since = Instant::now();
     // In a commit of its own: only what is committed keeps newcomers out.
     if let Err(error) = allow_connections(maintenance, name, false).await {
@@ -55,6 +59,22 @@ pub async fn close(maintenance: &Session, target: &Target, limit: Duration) -> R
         return Err(reopened(maintenance, oid, error.context(format!("database `{name}` could not be closed"))).await);
     }
     Ok(Closed { inside, target: target.clone(), oid, since })
+}
+
+/// What the session inside counts with. Before these versions, parallel workers cannot enter a database that
+/// is closed, and a statement that wants some fails (release notes of 17.3, 16.7, 15.11, 14.16 and 13.19).
+fn settings_inside(server_version_num: i32) -> &'static str {
+    let first = match server_version_num / 10_000 {
+        ..=13 => 130_019,
+        14 => 140_016,
+        15 => 150_011,
+        16 => 160_007,
+        17 => 170_003,
+        _ => 0,
+    };
+    // Compiling takes longer than it saves in statements this simple.
+    // language=SQL
+    if server_version_num < first { "SET jit = off; SET max_parallel_workers_per_gather = 0" } else { "SET jit = off" }
 }
 
 /// The database's oid, when both sessions are on one server and `maintenance` is in another database.

@@ -25,6 +25,9 @@ use crate::io::ReadAt;
 /// Writes are gathered to pieces of this many bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// After this many bytes the disk is asked to begin with them.
+const WRITE_OUT_BYTES: u64 = 8 << 20;
+
 /// How often a write is begun anew when another process removes the empty folder under it.
 const ATTEMPTS: u32 = 32;
 
@@ -187,7 +190,14 @@ impl Objects for Local {
         if folder.holds(name)? {
             return Err(taken(&folder.path().join(name)));
         }
-        Ok(Box::new(Writer { name: name.to_owned(), partial, buffer: Vec::with_capacity(BUFFER_BYTES), failure: None }))
+        Ok(Box::new(Writer {
+            name: name.to_owned(),
+            partial,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            written: 0,
+            on_its_way: 0,
+            failure: None,
+        }))
     }
 
     fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
@@ -315,6 +325,9 @@ struct Writer {
     name: String,
     partial: Partial,
     buffer: Vec<u8>,
+    /// Bytes written, and those of them that the disk was asked to begin with.
+    written: u64,
+    on_its_way: u64,
     /// The first failure: after it nothing of the object can be believed.
     failure: Option<Error>,
 }
@@ -324,7 +337,22 @@ impl Writer {
         self.partial.write_all(bytes, &self.name).map_err(|error| {
             self.failure = Some(error.clone());
             io::Error::other(error)
-        })
+        })?;
+        self.written += bytes.len() as u64;
+        self.begin_writing_out();
+        Ok(())
+    }
+
+    /// Lets the disk work while the dump still runs, so that the sync at the end waits for little. On Linux
+    /// this advice begins to write the pages out (`mm/fadvise.c`); elsewhere, or when it fails, the sync
+    /// takes longer and is as sure.
+    fn begin_writing_out(&mut self) {
+        let waiting = self.written - self.on_its_way;
+        if let Some(length) = std::num::NonZeroU64::new(waiting).filter(|_| waiting >= WRITE_OUT_BYTES) {
+            let advice = rustix::fs::Advice::DontNeed;
+            let _ = rustix::fs::fadvise(self.partial.file(), self.on_its_way, Some(length), advice);
+            self.on_its_way = self.written;
+        }
     }
 
     fn send_buffer(&mut self) -> io::Result<()> {

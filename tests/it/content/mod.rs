@@ -26,9 +26,11 @@ pub struct State {
 /// Reads all of it, as the superuser.
 pub fn state(cluster: &Cluster, database: &str) -> State {
     let db = Db { cluster, name: database.to_owned() };
+    // Bytes that nobody knows the letters of stay as they are.
+    let encoding = if db.sql("show server_encoding") == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" };
     let lines = |sql: &str| -> Vec<String> {
         let text = db.sql(&format!(
-            "set client_encoding = 'UTF8'; set default_transaction_read_only = on; set bytea_output = hex; set timezone = 'UTC';\n\
+            "set client_encoding = {encoding}; set default_transaction_read_only = on; set bytea_output = hex; set timezone = 'UTC';\n\
              set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set statement_timeout = 0;\n{sql}"
         ));
         text.lines().map(str::to_owned).collect()

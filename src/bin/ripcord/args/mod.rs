@@ -158,7 +158,7 @@ pub enum Command {
         #[command(subcommand)]
         command: BackupCommand,
     },
-    /// Bring a backup back
+    /// Bring a backup back: in place of the database, or as a new one
     Restore(RestoreArgs),
     /// Delete the backups that no rule keeps
     Prune(PruneArgs),

@@ -149,7 +149,7 @@ pub struct ApplyArgs {
     /// How long one migration may take
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub timeout: Option<Duration>,
-    /// pg_dump processes, and connections of a restore
+    /// Connections of a restore, should one be needed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// How long to wait for another run's lock
@@ -344,7 +344,7 @@ pub struct BackupCreateArgs {
     /// A tag; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// pg_dump processes
+    /// Without effect in this version: one pg_dump makes the dump
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// Then delete the backups that no rule keeps
