@@ -84,7 +84,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     if run.on_failure == OnFailure::Stop {
         return Ok(Reached::new(
             Outcome::StoppedPartway,
-            format!("PARTWAY: {}; left as it is because `on_failure` is `stop`", done.tell()),
+            format!("PARTWAY: {}; left as it is because `on_failure` is `stop`", done.tell(" of this run")),
             "to go on: ripcord apply; to undo it: ripcord rollback",
         ));
     }
@@ -147,10 +147,14 @@ impl Changed {
         self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none() && self.undone.is_empty()
     }
 
-    /// `` `001_a` applied, `002_b` applied in part``.
-    pub(super) fn tell(&self) -> String {
-        let mut parts: Vec<String> =
-            self.applied.iter().rev().map(|row| format!("`{}_{}` applied", row.version, row.name)).collect();
+    /// `` `001_a` applied, `002_b` applied in part``; `whose` stands before the first `applied`.
+    pub(super) fn tell(&self, whose: &str) -> String {
+        let applied: Vec<String> =
+            self.applied.iter().rev().map(|row| format!("`{}_{}`", row.version, row.name)).collect();
+        let mut parts = Vec::new();
+        if !applied.is_empty() {
+            parts.push(format!("{}{whose} applied", applied.join(", ")));
+        }
         parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` applied in part")));
         parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
         if parts.is_empty() {
@@ -473,7 +477,7 @@ async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: E
     let done = if run.live.session.is_closed() { None } else { changed_by(run).await.ok() };
     let database = match &done {
         Some(done) if done.is_empty() => "the run's migrations are undone, but that is not proved".to_owned(),
-        Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell()),
+        Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell("")),
         None => "UNKNOWN, do not retry".to_owned(),
     };
     let hint = second.hint_text().map_or_else(|| "ripcord recover".to_owned(), str::to_owned);

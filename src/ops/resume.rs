@@ -535,7 +535,7 @@ async fn accept_present(run: Run<'_>) -> Result<RunReport> {
     let report = if done.is_empty() && !in_place {
         RunReport::new("recover", Outcome::Unchanged, "unchanged by the run").hint("ripcord status")
     } else {
-        let mut parts = vec![done.tell()];
+        let mut parts = vec![done.tell(" of this run")];
         parts.extend(in_place.then(|| "a restore in place had begun".to_owned()));
         parts.retain(|part| !part.is_empty());
         let state = format!("PARTWAY: {}; left as it is, as asked", parts.join("; "));

@@ -225,7 +225,7 @@ fn writes_of_others_are_asked_about_and_then_kept() {
     let ran = project.json(&["recover", "--on-failure", "stop"]).expect_code(4);
     let result = ran.result();
     assert_eq!(result["outcome"], "stopped_partway", "{ran:#?}");
-    assert!(result["database"].as_str().unwrap().contains("`003_drop` applied"), "{ran:#?}");
+    assert!(result["database"].as_str().unwrap().contains("`003_drop` of this run applied"), "{ran:#?}");
     assert_eq!(db.sql("select count(*) from orders"), "51");
     assert_eq!(project.json(&["recover"]).expect_code(0).result()["outcome"], "nothing_to_do");
     nothing_left(&db, &project, "stop");
