@@ -168,7 +168,7 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
 /// restored. A second failure never hides the first.
 async fn bring_back(run: &mut Run<'_>, undoing: &[Undoing], failure: Error) -> RunReport {
     run.ctx.progress.warn(format!("the rollback failed: {}", failure.one_line()));
-    if let Err(error) = run.journal.record(Step::Failed { error: failure.one_line() }) {
+    if let Err(error) = run.journal.record(Step::Failed { error: (run.ctx.hide)(&failure.one_line()) }) {
         run.ctx.progress.warn(format!("the failure could not be written to the journal: {error}"));
     }
     match as_before(run, undoing).await {
