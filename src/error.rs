@@ -162,6 +162,15 @@ impl Error {
         self.inner.connection_lost
     }
 
+    /// The same with every text changed by `change`.
+    pub fn map_texts(mut self, change: impl Fn(&str) -> String) -> Error {
+        let Inner { message, causes, hint, .. } = &mut *self.inner;
+        for text in std::iter::once(message).chain(causes).chain(hint) {
+            *text = change(text);
+        }
+        self
+    }
+
     /// The fact and its causes on one line, for tables and JSON.
     pub fn one_line(&self) -> String {
         let mut line = self.inner.message.clone();

@@ -92,7 +92,7 @@ pub async fn take(ctx: &Context, live: &Live, request: &Request) -> Result<Taken
         Ok(made) => made,
         Err(error) => {
             row.status = "failed".to_owned();
-            row.error = Some(error.one_line());
+            row.error = Some((ctx.hide)(&error.one_line()));
             row.finished_at = Some(clock::now());
             // The failure that matters is the first one; these are attempts to leave things tidy.
             let store = ctx.store.clone();

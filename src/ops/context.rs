@@ -1,5 +1,6 @@
 //! What every operation is given, and the connections that it works with.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
@@ -56,6 +57,9 @@ pub struct Context {
     /// Set once a failed run is being brought back: a request to stop has its answer then, and must not stop
     /// the recovery as well.
     pub bringing_back: AtomicBool,
+    /// Takes the secrets of this process out of a text before it is kept: the server quotes a failing statement, and
+    /// journals and rows outlive what is printed.
+    pub hide: Arc<dyn Fn(&str) -> String + Send + Sync>,
     /// Where the tests make this process die or wait; empty outside tests.
     pub faults: super::fault::Faults,
 }
@@ -64,6 +68,11 @@ pub struct Context {
 pub const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Context {
+    /// The same error without secrets.
+    pub fn without_secrets(&self, error: Error) -> Error {
+        error.map_texts(|text| (self.hide)(text))
+    }
+
     /// The master keys; an error that says how to give one when there is none.
     pub fn keys(&self) -> Result<&KeyRing> {
         self.keys.as_ref().map_err(Clone::clone)

@@ -418,7 +418,7 @@ async fn record_failure(run: &mut Run<'_>, migration: &Migration, batch: i32, du
     let mut row = applied_row(run, migration, batch, Instant::now());
     row.state = "failed".to_owned();
     row.success = false;
-    row.error = Some(error.one_line());
+    row.error = Some((run.ctx.hide)(&error.one_line()));
     row.execution_time_ms = i64::try_from(duration_ms).unwrap_or(i64::MAX);
     if run.live.session.is_closed() && run.live.reconnect(run.ctx).await.is_err() {
         // The server may come back while the run is brought back.

@@ -129,7 +129,9 @@ impl Evidence {
         let table = if block.large_objects {
             "large objects".to_owned()
         } else {
-            format!("{}.{}", block.namespace.lossy(), block.table.lossy())
+            // Rows of hash partitions by enum are loaded into their root, and need not come back to the same leaf.
+            loaded_into(&block.copy_statement.0)
+                .unwrap_or_else(|| format!("{}.{}", block.namespace.lossy(), block.table.lossy()))
         };
         let key = RowsOf { table, statement: block.copy_statement.0.clone() };
         self.rows.entry(key).or_default().merge(block.digest);
@@ -242,6 +244,17 @@ impl Evidence {
     }
 }
 
+/// The relation that a COPY statement names, as it writes it.
+fn loaded_into(statement: &[u8]) -> Option<String> {
+    let rest = statement.strip_prefix(b"COPY ")?;
+    let mut quoted = false;
+    let end = rest.iter().position(|byte| {
+        quoted ^= *byte == b'"';
+        *byte == b' ' && !quoted
+    })?;
+    Some(String::from_utf8_lossy(rest.get(..end)?).into_owned())
+}
+
 fn goes_on(before: (i64, bool), now: (i64, bool)) -> bool {
     before == now || now.0 > before.0 || (now.0 == before.0 && now.1)
 }
@@ -251,4 +264,16 @@ fn differing_lines(before: &[String], after: &[String]) -> Vec<String> {
     let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer: {line}"));
     let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("new: {line}"));
     gone.chain(new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_relation_that_rows_are_loaded_into() {
+        assert_eq!(loaded_into(b"COPY public.t (a, b) FROM stdin;\n").as_deref(), Some("public.t"));
+        assert_eq!(loaded_into(b"COPY \"a \"\"b\".\"c (d\" FROM stdin;").as_deref(), Some("\"a \"\"b\".\"c (d\""));
+        assert_eq!(loaded_into(b"SELECT 1"), None);
+    }
 }

@@ -20,6 +20,7 @@ use crate::settings::OnFailure;
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
 /// a second failure never hides the first.
 pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
+    let failure = run.ctx.without_secrets(failure);
     let command = run.row.command.clone();
     run.ctx.bringing_back.store(true, std::sync::atomic::Ordering::Relaxed);
     run.ctx.progress.warn(format!("the run failed: {}", failure.one_line()));

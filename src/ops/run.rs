@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
             serde_json::to_value(report.outcome).ok().and_then(|value| value.as_str().map(str::to_owned));
         self.row.exit_code = Some(i32::from(report.exit_code));
         self.row.database_state = Some(report.database.clone());
-        self.row.error = report.error.clone();
+        self.row.error = report.error.as_deref().map(|text| (self.ctx.hide)(text));
         if self.live.session.is_closed()
             && let Err(error) = self.live.reconnect(self.ctx).await
         {
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
         if !self.live.session.is_closed() {
             let detail = serde_json::json!({
                 "outcome": self.row.outcome, "exit_code": report.exit_code, "database": report.database,
-                "backup": report.backup_id, "error": report.error,
+                "backup": report.backup_id, "error": self.row.error,
             });
             let client = self.live.session.client();
             let recorded = async {

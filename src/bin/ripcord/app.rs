@@ -133,6 +133,10 @@ impl App {
             path: variable("PATH"),
             cancel: self.stop.clone(),
             bringing_back: AtomicBool::new(false),
+            hide: {
+                let scrubber = self.scrubber.clone();
+                Arc::new(move |text: &str| scrubber.text(text))
+            },
             faults,
             settings,
         })
