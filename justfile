@@ -7,6 +7,10 @@ default:
 test *arguments:
     ./scripts/test {{ arguments }}
 
+# The product at work on a PostgreSQL of its own, checked
+demo:
+    ./scripts/demo
+
 # One test of those that need a server, by a part of its name
 it name:
     cargo test --test it -- {{ name }}

@@ -37,16 +37,14 @@ const SCHEMA_NAMED: [(&str, &str, &str); 4] = [
     ("src/postgres/databases/empty.rs", "'ripcord'", "a database with our schema alone counts as empty"),
 ];
 
-/// Lines of a file without its tests.
-const LINES: usize = 500;
+/// Lines of a file without its tests: about 500, so that a line more is not a reason to split.
+const LINES: usize = 550;
 
 /// Files that are longer.
-const LONGER: [(&str, &str); 5] = [
-    ("src/ops/recover.rs", "the ladder is read in one go, from the failure to the state of the database"),
+const LONGER: [(&str, &str); 3] = [
     ("src/ops/backup.rs", "taking and reading back are one sequence whose order is what makes it a backup"),
-    ("src/postgres/target/mod.rs", "where a connection goes: URL, variables, files, TLS, as libpq puts them together"),
+    ("src/ops/resume.rs", "what a dead run may have left, in the order in which it is taken up"),
     ("src/bin/ripcord/args/operations.rs", "the options of all verbs: a list, and nothing else"),
-    ("src/bin/ripcord/config/file.rs", "every key of ripcord.toml: a list, and nothing else"),
 ];
 
 /// A source file: its code without comments, strings and tests, and its strings.

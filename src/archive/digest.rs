@@ -147,7 +147,7 @@ fn only_line_ends(text: &[u8]) -> Result<(), DataAfterEnd> {
 }
 
 /// Digests large objects: each counts as one row, over its oid (8 bytes, little-endian) and content.
-pub(super) struct ObjectDigester {
+pub struct ObjectDigester {
     keyed: SipHasher13,
     current: SipHasher13,
     digest: Digest,
@@ -155,30 +155,36 @@ pub(super) struct ObjectDigester {
 }
 
 impl ObjectDigester {
-    pub(super) fn new(key: &[u8; 16]) -> Self {
+    /// Under the digest subkey of a backup.
+    pub fn new(key: &[u8; 16]) -> Self {
         let keyed = SipHasher13::new_with_key(key);
         ObjectDigester { keyed, current: keyed, digest: Digest::default(), data_bytes: 0 }
     }
 
-    pub(super) fn begin(&mut self, oid: u32) {
+    /// Begins the next object.
+    pub fn begin(&mut self, oid: u32) {
         self.current = self.keyed;
         self.current.write(&u64::from(oid).to_le_bytes());
     }
 
-    pub(super) fn feed(&mut self, content: &[u8]) {
+    /// Takes the next bytes of its content.
+    pub fn feed(&mut self, content: &[u8]) {
         self.current.write(content);
         self.data_bytes += content.len() as u64;
     }
 
-    pub(super) fn end(&mut self) {
+    /// Ends it.
+    pub fn end(&mut self) {
         self.digest.add(self.current.finish128().as_u128());
     }
 
-    pub(super) fn digest(&self) -> Digest {
+    /// The digest of all that were ended.
+    pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    pub(super) fn data_bytes(&self) -> u64 {
+    /// Bytes of content so far.
+    pub fn data_bytes(&self) -> u64 {
         self.data_bytes
     }
 }

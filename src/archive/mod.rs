@@ -19,7 +19,7 @@ pub mod toc;
 pub mod verify;
 pub mod writer;
 
-pub use digest::{Digest, RowDigester};
+pub use digest::{Digest, ObjectDigester, RowDigester};
 pub use error::ArchiveError;
 pub use index::{BlockEntry, Index};
 pub use inventory::{Fingerprint, Inventory};

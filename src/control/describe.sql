@@ -48,7 +48,7 @@ union all
 select 'rule', ev_class::regclass::text || '.' || rulename,
        -- The text of a view's query differs between versions in white space and in naming its only source.
        case when rulename = '_RETURN'
-            then replace(regexp_replace(pg_get_viewdef(ev_class), '\s+', ' ', 'g'), ' system_checks.', ' ')
+            then replace(regexp_replace(pg_get_viewdef(ev_class), E'\\s+', ' ', 'g'), ' system_checks.', ' ')
             else pg_get_ruledef(pg_rewrite.oid) end || ' enabled ' || ev_enabled::text
   from pg_rewrite
  where ev_class in (select oid from relation)

@@ -109,12 +109,19 @@ pub enum Step {
         /// The first failure, on one line.
         error: String,
     },
+    /// Just before a transaction of the run commits: the tables that it locked for writing.
+    Touched {
+        /// `schema.table`.
+        tables: Vec<String>,
+    },
     /// A DOWN is about to run.
     DownBegan {
         /// Version.
         version: String,
         /// Name.
         name: String,
+        /// Whether it runs in one transaction with its bookkeeping.
+        transactional: bool,
     },
     /// A DOWN is committed.
     DownDone {

@@ -35,6 +35,14 @@ pub fn destroyed_tables(statement: &str) -> Vec<String> {
     tables
 }
 
+/// The schemas that a statement drops, with whatever is in them, as written.
+pub fn destroyed_schemas(statement: &str) -> Vec<String> {
+    let Ok(tokens) = Lexer::new(statement).collect::<Result<Vec<Token>, _>>() else { return Vec::new() };
+    let tokens: Vec<Token> = tokens.into_iter().filter(Token::is_significant).collect();
+    let words = Words { sql: statement, tokens: &tokens };
+    if words.are(0, &["drop", "schema"]) { words.names(2, true) } else { Vec::new() }
+}
+
 struct Words<'a> {
     sql: &'a str,
     tokens: &'a [Token],
@@ -94,7 +102,7 @@ impl Words<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::destroyed_tables;
+    use super::{destroyed_schemas, destroyed_tables};
 
     #[test]
     fn names_are_found_where_the_statement_destroys() {
@@ -112,5 +120,12 @@ mod tests {
         ] {
             assert_eq!(destroyed_tables(statement), expected, "{statement}");
         }
+    }
+
+    #[test]
+    fn schemas_that_go_with_all_that_is_in_them() {
+        assert_eq!(destroyed_schemas("drop schema if exists a, \"B c\" cascade"), ["a", "\"B c\""]);
+        assert!(destroyed_schemas("drop table a").is_empty());
+        assert!(destroyed_schemas("create schema a").is_empty());
     }
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use additive::{additive_run, additive_run_knowing, destroys};
-pub use destroyed::destroyed_tables;
+pub use destroyed::{destroyed_schemas, destroyed_tables};
 pub use version::Version;
 
 /// What a migration's file says of itself, whatever its layout's spelling.

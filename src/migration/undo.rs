@@ -24,13 +24,15 @@ pub fn plan_undo(applied: &[Applied], undo: &Undo) -> Result<Vec<Applied>> {
     let newest_first = |from: usize| -> Vec<Applied> { applied.iter().skip(from).rev().cloned().collect() };
     match undo {
         Undo::Steps(steps) if *steps > applied.len() => Err(Error::usage(format!(
-            "cannot undo {steps} migrations: {} applied",
+            "cannot undo {steps} migration{}: {} applied",
+            if *steps == 1 { "" } else { "s" },
             match applied.len() {
                 0 => "none is".to_owned(),
                 1 => "only 1 is".to_owned(),
                 count => format!("only {count} are"),
             }
-        ))),
+        ))
+        .hint("ripcord history")),
         Undo::Steps(steps) => Ok(newest_first(applied.len() - steps)),
         Undo::Target(name) | Undo::To(name) => Ok(newest_first(position(applied, name)? + 1)),
         Undo::Only(name) => {

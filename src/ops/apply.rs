@@ -6,7 +6,7 @@ use super::context::{self, Context, Live};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{migrate, prune, rungs};
+use super::{migrate, prune, resume, rungs};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -117,6 +117,11 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
         return RunReport { outcome: Outcome::Invalid, exit_code: 1, ..RunReport::untouched("apply", error.clone()) };
     }
     if planned.plan.pending.is_empty() {
+        if let Err(error) = resume::refuse_after_crash(ctx).await
+            && error.kind() == Kind::Refused
+        {
+            return RunReport::untouched("apply", error);
+        }
         return RunReport::new("apply", Outcome::NothingToDo, "unchanged, up to date");
     }
 
@@ -130,7 +135,10 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
 
     // 3 to 5. Lock, preflight, journal: everything that can fail cheaply, before anything is touched.
     let (mut run, properties) = match begin(ctx, request, planned).await {
-        Ok(begun) => begun,
+        Ok(Some(begun)) => begun,
+        Ok(None) => {
+            return RunReport::new("apply", Outcome::NothingToDo, "unchanged by this run, another one has applied it");
+        }
         Err(error) => return RunReport::untouched("apply", error),
     };
 
@@ -195,7 +203,12 @@ fn first_non_transactional(planned: &Planned) -> String {
 }
 
 /// The lock, the checks that need the server, the first look at the application, the journal.
-async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Result<(Run<'a>, DatabaseProperties)> {
+/// `None`: another run was faster.
+async fn begin<'a>(
+    ctx: &'a Context,
+    request: &Request,
+    mut planned: Planned,
+) -> Result<Option<(Run<'a>, DatabaseProperties)>> {
     // The key and the store before the lock: the cheapest failures first.
     let keys = ctx.keys()?;
     let _ = keys.primary().id();
@@ -205,6 +218,10 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Res
     let live = context::open(ctx).await?;
     ctx.progress.finished("lock", "held");
     refuse_beside_unfinished(ctx, &live).await?;
+    still_pending(ctx, &live, request, &mut planned).await?;
+    if planned.plan.pending.is_empty() {
+        return Ok(None);
+    }
 
     ctx.progress.began("preflight", "");
     let rungs = rungs::available(ctx, &live, request.skip_backup).await?;
@@ -214,7 +231,7 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Res
     }
 
     // Before any fence: a setting that the fence makes must not end up in the backup.
-    let properties = databases::read_properties(&live.session, ctx.target.database()).await?;
+    let properties = databases::read_properties(live.maintenance(), ctx.target.database()).await?;
     let batch = control::next_batch(live.session.client()).await?;
     let migrations: Vec<Migration> = planned.plan.pending.iter().map(|pending| pending.migration.clone()).collect();
     let intent = Intent {
@@ -237,7 +254,32 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: Planned) -> Res
         run.close(report).await;
         return Err(error);
     }
-    Ok((run, properties))
+    Ok(Some((run, properties)))
+}
+
+/// The plan was made before the lock was held, and another run may have worked until then: what it has
+/// applied leaves the plan. Nothing comes into it that nobody has validated or approved.
+async fn still_pending(ctx: &Context, live: &Live, request: &Request, planned: &mut Planned) -> Result<()> {
+    let applied: Vec<Applied> = control::applied(live.session.client()).await?.into_iter().map(applied_of).collect();
+    let now = plan::plan(&planned.folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    if let Some(error) = now.errors.into_iter().next() {
+        return Err(error);
+    }
+    let before = planned.plan.pending.len();
+    let is = |one: &plan::Pending, other: &plan::Pending| one.migration.version == other.migration.version;
+    planned.plan.pending.retain(|old| now.pending.iter().any(|new| is(new, old)));
+    if !planned.plan.pending.iter().zip(&now.pending).all(|(old, new)| is(old, new)) {
+        return Err(Error::failed("what is applied changed while this run waited for the lock")
+            .because("a migration that was not pending comes before those that were planned")
+            .hint("plan anew: ripcord apply"));
+    }
+    if planned.plan.pending.len() < before {
+        ctx.progress.note(format!(
+            "another run has applied {} of {before} migrations meanwhile",
+            before - planned.plan.pending.len()
+        ));
+    }
+    Ok(())
 }
 
 async fn audit_begin(run: &Run<'_>, request: &Request) -> Result<()> {
@@ -264,9 +306,7 @@ pub fn lasting_store(ctx: &Context) -> Result<()> {
 async fn refuse_beside_unfinished(ctx: &Context, live: &Live) -> Result<()> {
     match unfinished(ctx, live.lineage).await?.first() {
         None => Ok(()),
-        Some(run) => Err(Error::refused(format!("run `{}` was not finished", run.run))
-            .because("what it left must be finished or undone first")
-            .hint("ripcord recover")),
+        Some(run) => Err(resume::not_finished(run)),
     }
 }
 

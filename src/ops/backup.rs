@@ -139,7 +139,7 @@ async fn make(
 ) -> Result<(Manifest, SubKeys)> {
     let data_key = DataKey::generate();
     let subkeys = data_key.subkeys();
-    let at = open_snapshot(ctx).await?;
+    let at = open_snapshot(ctx, live.maintenance()).await?;
     ctx.faults.at("backup_snapshot").await;
 
     let stream = StreamId { lineage: live.lineage, backup: id, stream: 0 };
@@ -240,7 +240,7 @@ fn row_at_start(ctx: &Context, live: &Live, request: &Request, id: BackupId, sta
 }
 
 /// Opens the transaction whose snapshot the dump will read, and reads in it what the dump leaves out.
-async fn open_snapshot(ctx: &Context) -> Result<AtSnapshot> {
+async fn open_snapshot(ctx: &Context, maintenance: &Session) -> Result<AtSnapshot> {
     let session = ctx.connect("snapshot").await?;
     // language=SQL
     session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -257,13 +257,16 @@ async fn open_snapshot(ctx: &Context) -> Result<AtSnapshot> {
         .await
         .map_err(|error| crate::postgres::session::explain(&error).context("exporting a snapshot failed"))?;
     let applied = control::applied(session.client()).await?;
+    let snapshot = crate::postgres::counts::narrowed(&session, row.get(1)).await?;
     Ok(AtSnapshot {
         exported: row.get(0),
-        snapshot: row.get(1),
+        snapshot,
         wal_lsn: row.get::<_, Option<String>>(2).unwrap_or_default(),
         server_version: row.get(3),
         created_at: row.get(4),
-        properties: databases::read_properties(&session, ctx.target.database()).await?,
+        // Through the session that sets them again in a restore: names and comments of databases and roles are
+        // bytes that every database reads in its own encoding.
+        properties: databases::read_properties(maintenance, ctx.target.database()).await?,
         extensions: databases::extensions(&session).await?,
         extras: checks::catalog_extras(&session, &ctx.settings.backup.exclude_schemas).await?,
         applied: applied
@@ -284,6 +287,7 @@ async fn dump_to_store(
     keys: &SubKeys,
 ) -> Result<Stored> {
     let options = DumpOptions {
+        encoding: Some(at.properties.encoding.clone()),
         exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
         snapshot: Some(at.exported.clone()),
         lock_wait: ctx.settings.backup.timeout,
@@ -390,6 +394,10 @@ impl Pump {
 fn from_writing(error: archive::ArchiveError) -> Error {
     match error {
         archive::ArchiveError::Io(error) => {
+            // The store's own words, and its hint with them.
+            if let Some(told) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                return told.clone().context("writing to the store failed");
+            }
             use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
             let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
             let failure = Error::failed("writing to the store failed").because(error);
@@ -448,7 +456,13 @@ pub(super) fn verify_stream(
 
 /// Authenticates a whole backup: its manifest and every stream. Marks it verified or damaged.
 pub async fn verify(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<Arc<Manifest>> {
-    let (manifest, keys) = open_manifest(ctx, lineage, id).await?;
+    let (manifest, keys) = match open_manifest(ctx, lineage, id).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            mark_if_damaged(ctx, lineage, id, &error).await;
+            return Err(error);
+        }
+    };
     let store = ctx.store.clone();
     let progress = ctx.progress.clone();
     let checked = Arc::new(manifest);
@@ -482,6 +496,19 @@ pub async fn verify(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<Arc
         ctx.progress.warn(format!("the result for backup `{id}` could not be kept in the store: {error}"));
     }
     result.map(|()| checked)
+}
+
+/// Remembers in the store that a backup is damaged, when that is what the error says: a key that does not fit is no
+/// damage. Also where the manifest itself is, since a list looks only at its clear part.
+pub(super) async fn mark_if_damaged(ctx: &Context, lineage: Lineage, id: BackupId, error: &Error) {
+    if error.kind() != crate::error::Kind::Verification {
+        return;
+    }
+    let mark = Mark::Damaged { at: clock::now(), error: error.one_line() };
+    let store = ctx.store.clone();
+    if let Err(error) = blocking(move || store.mark(lineage, id, &mark)).await {
+        ctx.progress.warn(format!("that backup `{id}` is damaged could not be kept in the store: {error}"));
+    }
 }
 
 /// Authenticates a backup, and reads the dump in it to the end: table of contents and every row's digest.

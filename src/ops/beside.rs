@@ -8,16 +8,17 @@ use serde::Serialize;
 use super::backup::Taken;
 use super::context::{Context, Live};
 use super::proof::{Depth, Evidence, Proof};
-use super::source;
+use super::{large, source};
 use crate::archive::Toc;
 use crate::archive::inventory::{is_benign_change, item_name};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Lineage, RunId};
 use crate::journal::{Journal, Step};
+use crate::keys::SubKeys;
 use crate::manifest::Manifest;
 use crate::postgres::counts;
-use crate::postgres::writes::Counted;
+use crate::postgres::writes::{Counted, LARGE_OBJECTS};
 use crate::postgres::{Session, Target, Tools, databases, load, swap};
 use crate::settings::Writes;
 
@@ -277,7 +278,7 @@ async fn prepare_closed(
     ours: &Ours,
     run: RunId,
 ) -> Result<Counted> {
-    let counted = count(closed.inside(), &backup.manifest, ours).await?;
+    let counted = count(closed.inside(), &backup.manifest, &backup.keys, ours).await?;
     allow(ctx, &counted, policy, backup)?;
     carry_history(ctx, closed.inside(), backup, scratch, run).await?;
     Ok(counted)
@@ -289,14 +290,24 @@ async fn prepare_closed(
 /// backup's snapshot, and as many are left as the backup holds. In one that it wrote to, rows that others
 /// deleted cannot be told from those that the run deleted; where the run was going to destroy a table, what
 /// others had written by then was counted under a lock just before.
-pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Result<Counted> {
+pub async fn count(session: &Session, manifest: &Manifest, keys: &SubKeys, ours: &Ours) -> Result<Counted> {
     let mut counted = Counted::default();
-    let mut before = rows_by_table(manifest);
-    for (table, rows) in counts::all(session, &manifest.sealed.snapshot, &ours.xids).await? {
+    let mut before = rows_by_table(session, manifest).await?;
+    let tables = match counts::all(session, &manifest.sealed.snapshot, &ours.xids).await {
+        Ok(tables) => tables,
+        Err(error) if error.connection_lost() => return Err(error),
+        Err(error) => {
+            counted.unknowable.push(("every table".to_owned(), error.one_line()));
+            return Ok(counted);
+        }
+    };
+    for (table, rows) in tables {
         let held = before.remove(&table).unwrap_or(0);
         let known = ours.counted_before.get(&table).copied();
         let rows = match rows {
             Ok(rows) => rows,
+            // A role that may not read how old they are can still read what they hold.
+            Err(_) if table == LARGE_OBJECTS && large::unchanged(session, manifest, keys).await? => continue,
             Err(reason) => {
                 counted.unknowable.push((table, reason));
                 continue;
@@ -330,14 +341,17 @@ pub async fn count(session: &Session, manifest: &Manifest, ours: &Ours) -> Resul
 }
 
 /// Rows of a backup by the table that holds them.
-fn rows_by_table(manifest: &Manifest) -> std::collections::BTreeMap<String, u64> {
+pub async fn rows_by_table(session: &Session, manifest: &Manifest) -> Result<std::collections::BTreeMap<String, u64>> {
     let mut rows = std::collections::BTreeMap::new();
+    let encoding = &manifest.sealed.properties.encoding;
     for block in
         manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects)
     {
-        *rows.entry(format!("{}.{}", block.namespace.lossy(), block.table.lossy())).or_default() += block.digest.rows;
+        let namespace = counts::decoded(session, encoding, &block.namespace.0).await?;
+        let table = counts::decoded(session, encoding, &block.table.0).await?;
+        *rows.entry(format!("{namespace}.{table}")).or_default() += block.digest.rows;
     }
-    rows
+    Ok(rows)
 }
 
 /// What gives up the writes that others committed since the backup.
@@ -398,7 +412,27 @@ async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch:
     };
     import_history(ctx, &scratch.name, backup, &rows).await?;
     let _ = run;
+    // The usual role must find the history its own, whoever restores.
+    if let Some(owner) = control::owner(inside.client()).await?
+        && owner != ctx.target.user()
+    {
+        let target = ctx.target.with_database(&scratch.name);
+        let session = Session::connect(&target, "history", ctx.settings.timeouts.connect).await?;
+        if let Err(error) = control::set_owner(session.client(), &owner).await {
+            ctx.progress.warn(format!(
+                "the schema `ripcord` now belongs to `{}`: {}",
+                ctx.target.user(),
+                error.one_line()
+            ));
+        }
+        session.close().await;
+    }
     Ok(())
+}
+
+/// The applied set of a backup: version and checksum.
+fn applied_of(backup: &Taken) -> Vec<(String, String)> {
+    backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect()
 }
 
 /// The rows that the target has. Where it lacks one that the backup knows, its control schema was lost; then
@@ -436,8 +470,7 @@ pub async fn import_history(
     backup: &Taken,
     rows: &std::collections::BTreeMap<String, serde_json::Value>,
 ) -> Result<()> {
-    let applied: Vec<(String, String)> =
-        backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
+    let applied = applied_of(backup);
     let session =
         Session::connect(&ctx.target.with_database(database), "history", ctx.settings.timeouts.connect).await?;
     control::import_rows(session.client(), rows, &applied).await?;
@@ -445,11 +478,31 @@ pub async fn import_history(
     Ok(())
 }
 
+/// What a prepared transaction has locked it keeps locked until somebody ends it: the load would wait for that for
+/// ever, with everything else locked by itself.
+async fn refuse_beside_prepared(live: &Live) -> Result<()> {
+    // language=SQL
+    let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts AS p \
+               WHERE p.database OPERATOR(pg_catalog.=) pg_catalog.current_database() ORDER BY 1";
+    let gids: Vec<String> =
+        live.session.rows(sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    match gids.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::new(Kind::NotRecovered, "a restore in place would wait for prepared transactions")
+            .because(format!("open are {}", gids.join(", ")))
+            .hint(format!(
+                "COMMIT PREPARED or ROLLBACK PREPARED {}, then: ripcord recover",
+                crate::postgres::quote::literal(first)
+            ))),
+    }
+}
+
 /// In place, where no database can be created: one transaction that drops what the backup holds and
 /// loads it again. The caller has taken a safety backup.
 pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, backup: &Taken) -> Result<()> {
     let target: Target = ctx.target.clone();
     ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, target.database()));
+    refuse_beside_prepared(live).await?;
     let (plan, _) = source::load_plan(ctx, backup)?;
     journal.record(Step::InPlaceBegan { backup: backup.id })?;
     super::leftovers::drop_new_objects(ctx, live, backup).await?;
@@ -459,8 +512,7 @@ pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, bac
         ctx.progress.warn(warning);
     }
     ctx.faults.at("in_place_loaded").await;
-    let applied: Vec<(String, String)> =
-        backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
+    let applied = applied_of(backup);
     let rows = control::export_rows(live.session.client()).await?;
     let whole = whole_history(ctx, rows.clone(), backup).await?;
     if whole == rows {

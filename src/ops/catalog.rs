@@ -247,14 +247,7 @@ fn keep_reasons<'a>(
 pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<BackupId> {
     let items = list(ctx, lineage, &[], &BTreeMap::new()).await?;
     if selector == "latest" {
-        return items
-            .iter()
-            .find(|item| item.status == "verified" && item.purpose != Purpose::Safety.as_str())
-            .map(|item| item.id)
-            .ok_or_else(|| {
-                Error::failed(format!("there is no verified backup of this database in {}", ctx.store.location()))
-                    .hint("ripcord backup list")
-            });
+        return latest(ctx, lineage, &items).await;
     }
     let wanted = selector.to_lowercase();
     let found: Vec<&Item> = items.iter().filter(|item| item.id.to_string().starts_with(&wanted)).collect();
@@ -272,4 +265,56 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
             Err(error.hint("give more of the id"))
         }
     }
+}
+
+/// Tells newer backups than the one chosen that the history knows and the store lacks.
+pub async fn warn_of_missing(ctx: &Context, lineage: Lineage, chosen: BackupId, rows: &[BackupRow]) -> Result<()> {
+    let store = ctx.store.clone();
+    let there = blocking(move || store.backups(lineage)).await?;
+    let good = |row: &&BackupRow| matches!(row.status.as_str(), "complete" | "verified" | "damaged");
+    for row in rows.iter().filter(good).filter(|row| row.id > chosen && !there.contains(&row.id)) {
+        if row.purpose != Purpose::Safety.as_str() {
+            ctx.progress.warn(format!("backup `{}` is newer, and the store does not have it any more", row.id));
+        }
+    }
+    Ok(())
+}
+
+/// The newest backup that is known to be good, by the time in the sealed part: what a list shows could be altered by
+/// anyone who can write to the store. Newer ones that are not good are told, and remembered as damaged.
+async fn latest(ctx: &Context, lineage: Lineage, items: &[Item]) -> Result<BackupId> {
+    let none = || {
+        Error::failed(format!("there is no verified backup of this database in {}", ctx.store.location()))
+            .hint("ripcord backup list")
+    };
+    let mut damaged: Vec<(BackupId, String)> = items
+        .iter()
+        .filter(|item| item.status == "damaged")
+        .map(|item| (item.id, item.error.clone().unwrap_or_default()))
+        .collect();
+    let mut newest: Option<(Time, BackupId)> = None;
+    let mut locked: Option<(BackupId, Error)> = None;
+    for item in items.iter().filter(|item| item.status == "verified" && item.purpose != Purpose::Safety.as_str()) {
+        match super::backup::open_manifest(ctx, lineage, item.id).await {
+            Ok((manifest, _)) if manifest.clear.purpose == Purpose::Safety => {}
+            Ok((manifest, _)) => newest = newest.max(Some((manifest.sealed.created_at, item.id))),
+            Err(error) if error.kind() == crate::error::Kind::Verification => {
+                super::backup::mark_if_damaged(ctx, lineage, item.id, &error).await;
+                damaged.push((item.id, error.one_line()));
+            }
+            // Ids sort by time, and nobody can change the one that a backup lies under.
+            Err(error) if locked.as_ref().is_none_or(|(id, _)| *id < item.id) => locked = Some((item.id, error)),
+            Err(_) => {}
+        }
+    }
+    if let Some((id, error)) = locked
+        && newest.is_none_or(|(_, newest)| newest < id)
+    {
+        return Err(error);
+    }
+    let newest = newest.map(|(_, id)| id);
+    for (id, why) in damaged.into_iter().filter(|(id, _)| newest.is_none_or(|newest| newest < *id)) {
+        ctx.progress.warn(format!("backup `{id}` is newer, and is damaged: {why}"));
+    }
+    newest.ok_or_else(none)
 }

@@ -187,6 +187,7 @@ pub async fn healthy_before(ctx: &Context, session: &Session) -> Result<()> {
 /// After the run: every check green, so many times in a row, before its deadline.
 pub async fn healthy_after(run: &Run<'_>) -> Result<()> {
     let ctx = run.ctx;
+    ctx.faults.at("health").await;
     for check in &ctx.settings.health {
         ctx.progress.began("health", "");
         let session = &run.live.session;

@@ -119,6 +119,12 @@ impl Live {
         self.guard.maintenance()
     }
 
+    /// Takes the lock again after its session was lost.
+    pub async fn reacquire(&mut self, ctx: &Context) -> Result<()> {
+        self.guard = Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+        Ok(())
+    }
+
     /// Opens a new session in the target in place of one that was lost or ended.
     pub async fn reconnect(&mut self, ctx: &Context) -> Result<()> {
         self.session = ctx.connect("run").await?;
@@ -138,7 +144,33 @@ pub async fn open_as(ctx: &Context, lineage: Option<Lineage>) -> Result<Live> {
     let session = ctx.connect("run").await?;
     let tools = ctx.tools(&session)?;
     let state = control::inspect(session.client()).await?;
-    let guard = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
+    let acquired = tokio::select! {
+        acquired = guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock) => acquired,
+        () = ctx.cancelled() => Err(stopped().hint("nothing was begun: run it again when it suits")),
+    };
+    let guard = match acquired {
+        Ok(guard) => guard,
+        Err(error) => return Err(naming_the_holder(&session, &state, error).await),
+    };
+    look_around(ctx, session, tools, guard, state, lineage).await
+}
+
+/// [`open`] for one who holds the lock already.
+pub async fn open_holding(ctx: &Context, guard: Guard) -> Result<Live> {
+    let session = ctx.connect("run").await?;
+    let tools = ctx.tools(&session)?;
+    let state = control::inspect(session.client()).await?;
+    look_around(ctx, session, tools, guard, state, None).await
+}
+
+async fn look_around(
+    ctx: &Context,
+    session: Session,
+    tools: Tools,
+    guard: Guard,
+    state: control::State,
+    lineage: Option<Lineage>,
+) -> Result<Live> {
     let wanted = match state {
         control::State::Present { lineage, .. } => lineage,
         control::State::Absent => lineage.unwrap_or_default(),
@@ -172,6 +204,24 @@ async fn opens_newest(ctx: &Context, lineage: Lineage) -> Result<()> {
                 .hint("give the key of the backups; ripcord key id tells which one a key is"))
         }
         _ => Ok(()),
+    }
+}
+
+/// The server knows the holder's backend; the row that the holder left in the target says who that is.
+async fn naming_the_holder(session: &Session, state: &control::State, error: Error) -> Error {
+    if error.kind() != Kind::Locked || *state == control::State::Absent {
+        return error;
+    }
+    match control::lock_row(session.client()).await {
+        Ok(Some(row)) => error.because(format!(
+            "`{}` of {}@{}:{}, since {}",
+            row.command,
+            row.holder,
+            row.host,
+            row.pid,
+            row.since.format("%Y-%m-%d %H:%M:%S UTC")
+        )),
+        _ => error,
     }
 }
 

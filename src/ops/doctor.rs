@@ -37,11 +37,16 @@ pub struct Check {
     pub hint: Option<String>,
 }
 
-/// Looks at everything, and goes on after a failure.
-pub async fn examine(ctx: &Context) -> Vec<Check> {
+/// Looks at everything, and goes on after a failure. `no_store`: why the store could not even be opened; the
+/// context's own is not looked at then.
+pub async fn examine(ctx: &Context, no_store: Option<Error>) -> Vec<Check> {
     let mut checks = Vec::new();
     key(ctx, &mut checks);
-    store(ctx, &mut checks).await;
+    let has_store = no_store.is_none();
+    match no_store {
+        None => store(ctx, &mut checks).await,
+        Some(error) => push(&mut checks, "store", Err(error)),
+    }
     let session = match ctx.connect("doctor").await {
         Ok(session) => {
             push(&mut checks, "server", Ok(format!("{} reached", ctx.target.redacted())));
@@ -54,6 +59,9 @@ pub async fn examine(ctx: &Context) -> Vec<Check> {
     };
     if let Some(session) = session {
         server(ctx, &session, &mut checks).await;
+        if has_store {
+            drilled(ctx, &mut checks).await;
+        }
     }
     checks
 }
@@ -139,7 +147,6 @@ async fn server(ctx: &Context, session: &Session, checks: &mut Vec<Check>) {
     {
         warn(checks, "leftovers", format!("scratch databases: {}", strays.join(", ")), Some("ripcord recover"));
     }
-    drilled(ctx, checks).await;
 }
 
 async fn control_schema(session: &Session) -> Result<String> {

@@ -12,6 +12,7 @@ use crate::postgres::dump::{Dump, DumpOptions};
 /// Drops every object that the target has and the backup has not.
 pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Result<()> {
     let options = DumpOptions {
+        encoding: Some(live.session.server_encoding().await?),
         exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
         schema_only: true,
         lock_wait: ctx.settings.backup.timeout,

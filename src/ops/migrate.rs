@@ -9,7 +9,7 @@ use crate::clock;
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script, destroyed_tables};
+use crate::migration::{Migration, Script, destroyed_schemas, destroyed_tables};
 use crate::postgres::execute::{self, Limits};
 use crate::postgres::{checks, counts, session};
 use crate::progress::Event;
@@ -125,6 +125,8 @@ async fn attempt_up(run: &mut Run<'_>, migration: &Migration, batch: i32, began:
         let touched = counts::touched_tables(&run.live.session).await?;
         let row = applied_row(run, migration, batch, began);
         control::record_migration(run.live.session.client(), &row).await?;
+        // Before the COMMIT: when its answer is lost, this is what is known of it.
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
         Ok(touched)
     }
     .await;
@@ -225,7 +227,9 @@ async fn attempt_atomically(
             });
             *reached += 1;
         }
-        counts::touched_tables(&run.live.session).await
+        let touched = counts::touched_tables(&run.live.session).await?;
+        run.journal.record(Step::Touched { tables: touched.clone() })?;
+        Ok(touched)
     }
     .await;
     let touched = match done {
@@ -238,6 +242,7 @@ async fn attempt_atomically(
     };
     run.ctx.faults.at("up_before_commit").await;
     execute::commit(&run.live.session).await?;
+    run.ctx.faults.at("up_committed").await;
     for migration in migrations {
         finish_up(run, migration, Some(touched.clone()))?;
         if let Some(report) = run.report_mut(migration.version.as_str()) {
@@ -275,15 +280,22 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
     let snapshot = backup.manifest.sealed.snapshot.clone();
     let mut names: Vec<String> =
         script.statements.iter().flat_map(|statement| destroyed_tables(script.text(statement))).collect();
+    for schema in script.statements.iter().flat_map(|statement| destroyed_schemas(script.text(statement))) {
+        names.extend(counts::tables_of_schema(&run.live.session, &schema).await?);
+    }
     names.sort();
     names.dedup();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let held = super::beside::rows_by_table(&run.live.session, &backup.manifest).await?;
     for name in names {
         let counted = counts::lock_and_count(&run.live.session, &name, &snapshot, &run.ours.xids).await?;
         for (table, count) in counted {
             if run.ours.counted_before.contains_key(&table) {
                 continue;
             }
-            let rows_then = rows_in_backup(&backup.manifest, &table);
+            let rows_then = held.get(&table).copied().unwrap_or(0);
             let untouched = run.ours.touched.as_ref().is_some_and(|touched| !touched.contains(&table));
             let gone = if untouched { rows_then.saturating_sub(count.older + count.doubtful) } else { 0 };
             let written = count.newer + count.doubtful + gone;
@@ -292,18 +304,6 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
         }
     }
     Ok(())
-}
-
-/// Rows that a backup holds of a table.
-pub fn rows_in_backup(manifest: &crate::manifest::Manifest, table: &str) -> u64 {
-    manifest
-        .sealed
-        .streams
-        .iter()
-        .flat_map(|stream| &stream.index.blocks)
-        .filter(|block| !block.large_objects && format!("{}.{}", block.namespace.lossy(), block.table.lossy()) == table)
-        .map(|block| block.digest.rows)
-        .sum()
 }
 
 /// Statement by statement, each committed by itself. What can run in a transaction of its own does, so
@@ -449,10 +449,16 @@ pub async fn down(
         name: name.to_owned(),
         direction: "down",
     });
-    run.journal.record(Step::DownBegan { version: version.to_owned(), name: name.to_owned() })?;
+    run.journal.record(Step::DownBegan {
+        version: version.to_owned(),
+        name: name.to_owned(),
+        transactional: script.no_transaction.is_none(),
+    })?;
     run.ctx.faults.at("down_began").await;
     let file = format!("{version}_{name} (DOWN)");
     if script.no_transaction.is_some() {
+        // Which tables such statements touch is not told by the locks of one transaction.
+        run.ours.touched = None;
         for (number, statement) in script.statements.iter().enumerate() {
             if statement.effect.needs_no_transaction {
                 execute::run_statement(&run.live.session, script, number, &file, limits).await?;
@@ -460,7 +466,6 @@ pub async fn down(
                 down_alone(run, &single_statement(script, number), &file, limits).await?;
             }
         }
-        run.ours.touched = None;
         execute::reset(&run.live.session).await?;
         record_down(run, version, how, began).await?;
     } else {
@@ -477,15 +482,21 @@ pub async fn down(
                 .batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET LOCAL search_path TO pg_catalog, pg_temp")
                 .await?;
             let touched = counts::touched_tables(&run.live.session).await?;
-            if let Some(all) = &mut run.ours.touched {
-                all.extend(touched);
-            }
-            record_down(run, version, how, began).await
+            record_down(run, version, how, began).await?;
+            run.journal.record(Step::Touched { tables: touched.clone() })?;
+            Ok(touched)
         }
         .await;
-        if let Err(error) = done {
-            let _ = execute::rollback(&run.live.session).await;
-            return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+        let touched = match done {
+            Ok(touched) => touched,
+            Err(error) => {
+                let error: Error = error;
+                let _ = execute::rollback(&run.live.session).await;
+                return Err(error.context(format!("DOWN of `{version}_{name}` failed")));
+            }
+        };
+        if let Some(all) = &mut run.ours.touched {
+            all.extend(touched);
         }
         run.ctx.faults.at("down_before_commit").await;
         execute::commit(&run.live.session).await?;
@@ -526,7 +537,10 @@ async fn down_alone(run: &mut Run<'_>, single: &Script, file: &str, limits: &Lim
 /// A migration that failed midway outside a transaction was never recorded as applied.
 async fn record_down(run: &Run<'_>, version: &str, how: &str, began: Instant) -> Result<()> {
     let client = run.live.session.client();
-    if !control::applied(client).await?.iter().any(|row| row.version == version) {
+    let in_parts = run.journal.entries().iter().any(
+        |entry| matches!(&entry.step, Step::UpBegan { version: begun, transactional: false, .. } if begun == version),
+    );
+    if in_parts && !control::applied(client).await?.iter().any(|row| row.version == version) {
         return Ok(());
     }
     control::record_rollback(client, version, run.id, how, elapsed_ms(began)).await

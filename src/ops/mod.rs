@@ -1,7 +1,7 @@
 //! The operations: the only place where the subsystems meet. One file a verb.
 //!
 //! Read [`apply`] first: its `execute` and `attempt` are the specification. [`recover`] is the ladder that a
-//! failing run climbs down, and that `ripcord recover` climbs down later for a run that died.
+//! failing run climbs down, and that [`resume`] (`ripcord recover`) climbs down later for a run that died.
 
 pub mod apply;
 pub mod backup;
@@ -18,12 +18,14 @@ pub mod prune;
 pub mod recover;
 pub mod report;
 pub mod restore;
+pub mod resume;
 pub mod rollback;
 pub mod run;
 pub mod rungs;
 pub mod status;
 pub mod upkeep;
 
+mod large;
 mod leftovers;
 mod source;
 

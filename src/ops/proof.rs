@@ -145,6 +145,7 @@ impl Evidence {
         depth: Depth,
     ) -> Result<Evidence> {
         let options = DumpOptions {
+            encoding: Some(session.server_encoding().await?),
             exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
             schema_only: depth == Depth::Schema,
             lock_wait: ctx.settings.backup.timeout,

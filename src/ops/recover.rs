@@ -1,22 +1,21 @@
 //! The ladder: bringing the database back by the gentlest rung that can be proved. A failing run climbs
-//! down it at once; `ripcord recover` does the same later for a run that died.
+//! down it at once; `ripcord recover` ([`super::resume`]) does the same later for a run that died.
 
 use super::backup::{self, Taken};
-use super::beside::{self, Build, Ours};
+use super::beside::{self, Build};
 use super::check;
-use super::context::{self, Context};
+use super::context;
 use super::proof::{Depth, Evidence, Proof};
 use super::report::{Outcome, RunReport};
-use super::run::{Intent, Run, StoreLog, Unfinished, unfinished};
+use super::run::Run;
 use super::rungs::{self, RestoreWay};
-use super::{apply, migrate};
+use super::{migrate, source};
 use crate::control;
 use crate::error::{Error, Kind, Result};
-use crate::ids::Lineage;
-use crate::journal::{Journal, Step};
+use crate::journal::Step;
 use crate::migration::{Migration, Script, additive_run, destroys};
-use crate::postgres::{databases, swap, writes};
-use crate::settings::{OnFailure, Writes};
+use crate::postgres::{databases, writes};
+use crate::settings::OnFailure;
 
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
 /// a second failure never hides the first.
@@ -32,7 +31,11 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
             let mut report = RunReport::new(&command, reached.outcome, reached.database).failed(failure);
             report.proof = reached.proof.and_then(|proof| serde_json::to_value(proof).ok()).unwrap_or_default();
             report.writes_since_backup = reached.writes;
-            report.hint = Some(reached.hint);
+            // What helps against the failure itself comes first, where that is known.
+            report.hint = Some(match report.hint.take() {
+                Some(cure) if reached.hint == again(run) => format!("{cure}; then: ripcord {command}"),
+                _ => reached.hint,
+            });
             report
         }
         Err(second) => not_recovered(run, &command, failure, second).await,
@@ -40,16 +43,16 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
 }
 
 /// Where the ladder ended.
-pub(super) struct Reached {
-    pub(super) outcome: Outcome,
-    pub(super) database: String,
-    pub(super) proof: Option<Proof>,
-    pub(super) writes: Option<u64>,
-    pub(super) hint: String,
+struct Reached {
+    outcome: Outcome,
+    database: String,
+    proof: Option<Proof>,
+    writes: Option<u64>,
+    hint: String,
 }
 
 impl Reached {
-    pub(super) fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
+    fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
         Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned() }
     }
 }
@@ -74,16 +77,20 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     // First rung: nothing was committed, so there is nothing to bring back.
     if done.is_empty() {
         let proof = prove_nothing_changed(run).await?;
-        let mut reached = Reached::new(Outcome::Unchanged, "unchanged", "mend the cause, then: ripcord apply");
+        let mut reached = Reached::new(Outcome::Unchanged, "unchanged", &again(run));
         reached.proof = proof;
         return Ok(reached);
     }
     if run.on_failure == OnFailure::Stop {
         return Ok(Reached::new(
             Outcome::StoppedPartway,
-            format!("PARTWAY: {} of this run applied, left as it is because `on_failure` is `stop`", done.tell()),
+            format!("PARTWAY: {}; left as it is because `on_failure` is `stop`", done.tell()),
             "to go on: ripcord apply; to undo it: ripcord rollback",
         ));
+    }
+    // What undoes a DOWN is the safety backup that was taken before it, and nothing else.
+    if !done.undone.is_empty() {
+        return restore_rung(run).await;
     }
 
     // Second rung: the DOWN scripts of this run, in reverse, believed only when proved.
@@ -93,7 +100,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
                 let mut reached = Reached::new(
                     Outcome::RolledBack,
                     format!("as before the run: rolled back by DOWN, proved by {}", proof.kind),
-                    "mend the cause, then: ripcord apply",
+                    &again(run),
                 );
                 reached.proof = Some(proof);
                 return Ok(reached);
@@ -110,39 +117,54 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
         )
         .hint(ON_ROLLBACK));
     }
-    restore_rung(run).await.map_err(|error| match error.hint_text() {
-        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
-        _ => error,
-    })
+    restore_rung(run).await
+}
+
+/// What to do when the database is back, and nothing better is known.
+fn again(run: &Run<'_>) -> String {
+    match run.row.command.as_str() {
+        "rollback" => "mend the DOWN, then: ripcord rollback".to_owned(),
+        command => format!("mend the cause, then: ripcord {command}"),
+    }
 }
 
 /// What a run committed to the target, as the target itself tells, and the journal where it cannot.
 #[derive(Debug, Default)]
-struct Changed {
+pub(super) struct Changed {
     /// Applied and recorded, newest first.
     applied: Vec<control::MigrationRow>,
     /// Begun outside a transaction and not recorded: some of it may stand.
     partial: Option<(String, String)>,
     /// A script that ended its own transaction: what stands is not known.
     escaped: Option<String>,
+    /// Of a rollback: what its DOWNs have undone, or begun to undo outside a transaction.
+    undone: Vec<String>,
 }
 
 impl Changed {
-    fn is_empty(&self) -> bool {
-        self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none()
+    /// Nothing of the run stands.
+    pub(super) fn is_empty(&self) -> bool {
+        self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none() && self.undone.is_empty()
     }
 
-    fn tell(&self) -> String {
+    /// `` `001_a` applied, `002_b` applied in part``.
+    pub(super) fn tell(&self) -> String {
         let mut parts: Vec<String> =
-            self.applied.iter().rev().map(|row| format!("`{}_{}`", row.version, row.name)).collect();
-        parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` in part")));
+            self.applied.iter().rev().map(|row| format!("`{}_{}` applied", row.version, row.name)).collect();
+        parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` applied in part")));
+        parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
+        if parts.is_empty() {
+            parts.extend(self.escaped.iter().map(|_| "a script that ended its own transaction in part".to_owned()));
+        }
         parts.join(", ")
     }
 }
 
-async fn changed_by(run: &Run<'_>) -> Result<Changed> {
+/// What a run committed: the target's own rows decide, so that a COMMIT whose answer was lost is known too.
+pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     let rows = control::applied(run.live.session.client()).await?;
     let applied: Vec<_> = rows.into_iter().filter(|row| row.run == Some(run.id)).rev().collect();
+    let undone = undone_by(run).await?;
     let mut partial = None;
     let mut escaped = None;
     for entry in run.journal.entries() {
@@ -167,12 +189,31 @@ async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     {
         partial = None;
     }
-    Ok(Changed { applied, partial, escaped })
+    Ok(Changed { applied, partial, escaped, undone })
+}
+
+/// What the DOWNs of a rollback have undone. Those of the ladder are no change: they take the run's own back.
+async fn undone_by(run: &Run<'_>) -> Result<Vec<String>> {
+    if run.row.command != "rollback" {
+        return Ok(Vec::new());
+    }
+    let rows = control::rollbacks(run.live.session.client()).await?;
+    let of_run = rows.iter().filter(|row| row.run == Some(run.id));
+    let mut undone: Vec<String> = of_run.map(|row| format!("{}_{}", row.version, row.name)).collect();
+    for entry in run.journal.entries() {
+        if let Step::DownBegan { version, name, transactional: false } = &entry.step {
+            let label = format!("{version}_{name}");
+            if !undone.contains(&label) {
+                undone.push(label);
+            }
+        }
+    }
+    Ok(undone)
 }
 
 /// The server rolled everything of ours back. The schema is compared all the same, because a rung counts
 /// when it is proved; where it differs, someone else changed it, and that is only told.
-pub(super) async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
+async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
     let Some(backup) = &run.backup else { return Ok(None) };
     let began = std::time::Instant::now();
     let after =
@@ -267,16 +308,17 @@ fn with_files(run: &Run<'_>, done: &Changed) -> Result<Vec<Migration>> {
 }
 
 /// Restores the run's backup, beside where that can be, else in place.
-pub(super) async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
+async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
     let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
     check::hook(run, "before_restore").await?;
     let reached = match rungs.restore {
-        RestoreWay::Swap => restore_beside(run, &backup).await?,
-        _ => restore_in_place(run, &backup).await?,
-    };
+        RestoreWay::Swap => restore_beside(run, &backup).await,
+        _ => restore_in_place(run, &backup).await,
+    }
+    .map_err(ask_about_writes)?;
     afterwards(run, "after_restore").await;
     Ok(reached)
 }
@@ -290,8 +332,8 @@ async fn afterwards(run: &Run<'_>, hook: &str) {
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     // A first count, with others still connected: when it already says no, nothing needs to be loaded.
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
-    beside::allow(run.ctx, &counted, run.writes, backup)?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
 
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     let name = databases::scratch_name();
@@ -323,7 +365,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     let mut reached = Reached::new(
         Outcome::Restored,
         format!("restored from backup `{}`; the failed database is kept as `{}`", backup.id, swapped.aside),
-        "mend the cause, then: ripcord apply",
+        &again(run),
     );
     reached.proof = Some(scratch.proof);
     reached.writes = Some(swapped.writes.total());
@@ -331,8 +373,8 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    let counted = beside::count(&run.live.session, &backup.manifest, &run.ours).await?;
-    beside::allow(run.ctx, &counted, run.writes, backup)?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     // The database that is replaced must not be the only copy of what it holds.
     let safety = backup::Request {
@@ -350,11 +392,19 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
     let mut reached = Reached::new(
         Outcome::Restored,
         format!("restored in place from backup `{}`; what it was before is backup `{}`", backup.id, safety.id),
-        "mend the cause, then: ripcord apply",
+        &again(run),
     );
     reached.proof = Some(proof);
     reached.writes = Some(counted.total());
     Ok(reached)
+}
+
+/// The run stays open, so whoever decides about others' writes does so by `recover`.
+pub(super) fn ask_about_writes(error: Error) -> Error {
+    match error.hint_text() {
+        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
+        _ => error,
+    }
 }
 
 /// In place there is no second database to compare beforehand, so every row is read afterwards.
@@ -362,6 +412,8 @@ pub async fn prove_in_place(run: &Run<'_>, backup: &Taken) -> Result<Proof> {
     let after =
         Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Rows).await?;
     let mut proof = Evidence::of_manifest(&backup.manifest).compare(&after, Depth::Rows);
+    let (_, toc) = source::load_plan(run.ctx, backup)?;
+    beside::accept_benign(&mut proof, &toc, &after);
     proof.kind = "digests".to_owned();
     if proof.holds {
         return Ok(proof);
@@ -372,29 +424,35 @@ pub async fn prove_in_place(run: &Run<'_>, backup: &Taken) -> Result<Proof> {
 }
 
 /// The history of a restored database: the restore itself.
-async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Option<&str>) -> Result<()> {
+pub(super) async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Option<&str>) -> Result<()> {
     let client = run.live.session.client();
     let detail = serde_json::json!({ "backup": backup.id, "aside": aside });
     control::put_run(client, &run.row).await?;
     control::audit(client, Some(run.id), "restored", &detail, None).await?;
-    for report in run.reports.iter_mut().filter(|report| report.status == "applied") {
-        report.status = "rolled_back".to_owned();
+    let (from, to) =
+        if run.row.command == "rollback" { ("rolled_back", "applied") } else { ("applied", "rolled_back") };
+    for report in run.reports.iter_mut().filter(|report| report.status == from) {
+        report.status = to.to_owned();
     }
     Ok(())
 }
 
 /// Connects again, to target and maintenance database, while the server comes back.
-pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
+async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
     // Whoever does not want to wait may stop it here: nothing has been begun.
     let mut stop = run.ctx.cancel.clone();
     for attempt in 0..30_u64 {
-        match context::open(run.ctx).await {
-            Ok(live) => {
-                run.live = live;
-                return Ok(());
-            }
+        // While the lock's own session lives, the lock is ours and cannot be taken a second time.
+        let opened = if run.live.maintenance().is_closed() {
+            context::open(run.ctx).await.map(|live| run.live = live)
+        } else {
+            run.live.reconnect(run.ctx).await
+        };
+        match opened {
+            // What the lost session was doing may still go on at the server.
+            Ok(()) => return super::resume::end_stale_sessions(run.ctx, &run.live).await,
             Err(error) if error.kind() == Kind::Failed || error.kind() == Kind::Locked => last = Some(error),
             Err(error) => return Err(error),
         }
@@ -415,378 +473,11 @@ async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: E
     let done = if run.live.session.is_closed() { None } else { changed_by(run).await.ok() };
     let database = match &done {
         Some(done) if done.is_empty() => "the run's migrations are undone, but that is not proved".to_owned(),
-        Some(done) => format!("CHANGED and not brought back: {} applied; the database is open", done.tell()),
+        Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell()),
         None => "UNKNOWN, do not retry".to_owned(),
     };
     let hint = second.hint_text().map_or_else(|| "ripcord recover".to_owned(), str::to_owned);
     let mut told = first;
     told = told.because(format!("bringing it back failed as well: {}", second.one_line()));
     RunReport::new(command, Outcome::NotRecovered, database).failed(told).hint(hint)
-}
-
-/// `ripcord recover`: finishes or undoes whatever unfinished runs left behind.
-///
-/// `writes` and `on_failure`, when given, take the place of what the dead run was told.
-pub async fn recover(ctx: &Context, writes: Option<Writes>, on_failure: Option<OnFailure>) -> RunReport {
-    match recover_all(ctx, writes, on_failure).await {
-        Ok(report) => report,
-        Err(error) => {
-            let database = if error.kind() == Kind::NotRecovered { "UNKNOWN, do not retry" } else { "as it was found" };
-            let outcome = Outcome::of(&error);
-            RunReport { database: database.to_owned(), outcome, ..RunReport::untouched("recover", error) }
-        }
-    }
-}
-
-async fn recover_all(ctx: &Context, writes: Option<Writes>, on_failure: Option<OnFailure>) -> Result<RunReport> {
-    // The database may be closed, or under another name in the middle of a swap: first of all it must be
-    // possible to connect.
-    let found = find_unfinished(ctx).await?;
-    let guard =
-        crate::postgres::guard::Guard::acquire(&ctx.target, &ctx.settings, ctx.settings.timeouts.wait_for_lock).await?;
-    // Whoever held the lock until now may have finished.
-    let found = if found.is_empty() { found } else { find_unfinished(ctx).await? };
-    for run in &found {
-        mend_databases(ctx, guard.maintenance(), run).await?;
-    }
-    guard.release().await?;
-    let mut last = None;
-    for run in found {
-        let report = finish_or_undo(ctx, run, writes, on_failure).await?;
-        let stop = report.outcome == Outcome::NotRecovered;
-        last = Some(report);
-        if stop {
-            break;
-        }
-    }
-    Ok(last.unwrap_or_else(|| RunReport::new("recover", Outcome::NothingToDo, "no run is unfinished")))
-}
-
-/// The unfinished runs of every lineage whose journal names this database.
-pub async fn find_unfinished(ctx: &Context) -> Result<Vec<Unfinished>> {
-    let store = ctx.store.clone();
-    let lineages: Vec<Lineage> = context::blocking(move || store.lineages()).await?;
-    let mut found = Vec::new();
-    for lineage in lineages {
-        let runs = unfinished(ctx, lineage).await?;
-        found.extend(
-            runs.into_iter()
-                .filter(|run| run.opened().is_some_and(|(_, database, _, _)| database == ctx.target.database())),
-        );
-    }
-    Ok(found)
-}
-
-/// Undoes or completes an interrupted swap, and lets people in again. What the journal says is a claim:
-/// every name is checked against the catalog, by oid.
-async fn mend_databases(ctx: &Context, maintenance: &crate::postgres::Session, run: &Unfinished) -> Result<()> {
-    for entry in &run.entries {
-        let Step::SwapBegan { target, target_oid, scratch, scratch_oid, aside } = &entry.step else { continue };
-        let at_target = databases::find(maintenance, target).await?;
-        match at_target {
-            Some(found) if found.oid == *target_oid => {
-                // Not renamed: the target is itself, perhaps closed.
-                swap::allow_connections(maintenance, target, true).await?;
-            }
-            Some(found) if found.oid == *scratch_oid => {
-                swap::allow_connections(maintenance, target, true).await?;
-                ctx.progress.note(format!("the swap was complete: the old database is kept as `{aside}`"));
-            }
-            Some(found) => {
-                return Err(Error::new(
-                    Kind::NotRecovered,
-                    format!(
-                        "`{target}` is neither the database that run `{}` changed nor the one that it restored",
-                        run.run
-                    ),
-                )
-                .because(format!("its oid is {}, the journal names {target_oid} and {scratch_oid}", found.oid))
-                .hint(format!("look at `{target}`, `{scratch}` and `{aside}` with psql before anything else")));
-            }
-            None => {
-                return Err(Error::new(Kind::NotRecovered, format!("there is no database `{target}`"))
-                    .because(format!("run `{}` was swapping it with `{scratch}`", run.run))
-                    .hint(format!(
-                        "look for `{aside}` and `{scratch}` with psql; rename the right one to `{target}`"
-                    )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Takes an unfinished run up again: its fence, its scratch databases, its migrations.
-async fn finish_or_undo(
-    ctx: &Context,
-    dead: Unfinished,
-    writes: Option<Writes>,
-    on_failure: Option<OnFailure>,
-) -> Result<RunReport> {
-    let live = context::open(ctx).await?;
-    let intent = dead.intent().ok_or_else(|| {
-        Error::refused(format!("the journal of run `{}` does not say what it set out to do", dead.run))
-    })?;
-    let mut run = resume(ctx, live, &dead, &intent).await?;
-    run.writes = writes.unwrap_or(run.writes);
-    run.on_failure = on_failure.unwrap_or(run.on_failure);
-    run.show_lock("recover").await?;
-    ctx.progress.note(format!(
-        "taking up run `{}`, begun by {}",
-        dead.run,
-        dead.opened().map_or("?", |(_, _, _, holder)| holder)
-    ));
-    sweep_scratch(&mut run, &dead).await?;
-
-    let swapped = swap_was_done(&run, &dead).await?;
-    if let Some(aside) = swapped {
-        return Ok(finish_swapped(run, aside).await);
-    }
-    if dead.entries.iter().any(|entry| matches!(entry.step, Step::InPlaceBegan { .. }))
-        && !dead.entries.iter().any(|entry| matches!(entry.step, Step::InPlaceDone))
-    {
-        return Ok(finish_in_place(run).await);
-    }
-    let command = run.row.command.clone();
-    if command != "apply" {
-        return Ok(undo_other(run, &command).await);
-    }
-    if all_applied(&run, &intent).await? && !dead.entries.iter().any(|entry| matches!(entry.step, Step::Failed { .. }))
-    {
-        return Ok(finish_applied(run).await);
-    }
-    let failure = Error::failed(format!("run `{}` died before it was finished", dead.run));
-    let mut report = bring_back(&mut run, failure).await;
-    report.command = "recover".to_owned();
-    // Bringing a dead run back is what was asked for; a script tells the cases apart by the outcome.
-    Ok(run.close(report).await)
-}
-
-/// A restore by hand answers the runs that were waiting for a decision: what they left goes, and their
-/// journals are closed. `changed` is the database that they changed, under the name that it has now.
-pub async fn settle(run: &mut Run<'_>, changed: &str) -> Result<()> {
-    let ctx = run.ctx;
-    for dead in unfinished(ctx, run.live.lineage).await? {
-        let ours = dead.opened().is_some_and(|(_, database, _, _)| database == ctx.target.database());
-        if dead.run == run.id || !ours {
-            continue;
-        }
-        sweep_scratch(run, &dead).await?;
-        let mut journal = reopen_journal(ctx, &dead)?;
-        if let Some(previous) = fence_of(&dead.entries) {
-            writes::unfence(run.live.maintenance(), changed, previous.as_deref()).await?;
-            journal.record(Step::FenceEnded)?;
-        }
-        let database = format!("answered by the restore of run `{}`", run.id);
-        journal.record(Step::Closed { outcome: "restored".to_owned(), database })?;
-        ctx.progress.note(format!("run `{}`, which was not finished, is answered by this restore", dead.run));
-    }
-    Ok(())
-}
-
-fn reopen_journal(ctx: &Context, dead: &Unfinished) -> Result<Journal> {
-    for key in ctx.keys()?.keys() {
-        let log = StoreLog { store: ctx.store.clone(), lineage: dead.lineage, run: dead.run };
-        if let Ok(resumed) = Journal::resume(Box::new(log), dead.lineage, dead.run, key.journal_key()) {
-            return Ok(resumed);
-        }
-    }
-    Err(Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run)))
-}
-
-async fn resume<'a>(ctx: &'a Context, live: context::Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {
-    let journal = reopen_journal(ctx, dead)?;
-    let folder = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
-    let mut migrations = Vec::new();
-    for (version, _, checksum) in &intent.migrations {
-        // Only the very text that was applied may say what undoes it.
-        migrations.extend(folder.iter().find(|m| m.version.as_str() == version && m.checksum == *checksum).cloned());
-    }
-    let rows = control::runs(live.session.client(), 1000).await?;
-    let row = rows.into_iter().find(|row| row.id == dead.run).unwrap_or_else(|| crate::control::RunRow {
-        id: dead.run,
-        command: dead.opened().map_or_else(|| "apply".to_owned(), |(command, ..)| command.to_owned()),
-        environment: ctx.settings.environment.name.clone(),
-        started_at: dead.entries.first().map_or_else(crate::clock::now, |entry| entry.at),
-        finished_at: None,
-        outcome: None,
-        exit_code: None,
-        database_state: None,
-        error: None,
-        backup: None,
-        batch: intent.batch,
-        holder: ctx.identity.holder(),
-        tool_version: context::TOOL_VERSION.to_owned(),
-    });
-    let backup = match dead.entries.iter().find_map(|entry| match entry.step {
-        Step::BackupComplete { backup, safety: false } => Some(backup),
-        _ => None,
-    }) {
-        Some(id) => {
-            let (manifest, keys) = backup::open_manifest(ctx, dead.lineage, id).await?;
-            let location = ctx.store.backup_location(dead.lineage, id);
-            Some(Taken {
-                id,
-                manifest: std::sync::Arc::new(manifest),
-                keys,
-                location,
-                duration: std::time::Duration::ZERO,
-            })
-        }
-        None => None,
-    };
-    Ok(Run {
-        ctx,
-        live,
-        id: dead.run,
-        journal,
-        row,
-        backup,
-        reports: migrations.iter().map(super::run::pending_report).collect(),
-        migrations,
-        on_failure: intent.on_failure,
-        writes: intent.writes,
-        fenced: fence_of(&dead.entries),
-        ours: ours_of(&dead.entries),
-        approver: None,
-        unrecorded: None,
-    })
-}
-
-/// Whether the dead run's fence is still up, and what it replaced.
-fn fence_of(entries: &[crate::journal::Entry]) -> Option<Option<String>> {
-    entries.iter().fold(None, |up, entry| match &entry.step {
-        Step::FenceBegan { previous } => Some(previous.clone()),
-        Step::FenceEnded => None,
-        _ => up,
-    })
-}
-
-/// What the dead run wrote itself, as it wrote it down before each step.
-fn ours_of(entries: &[crate::journal::Entry]) -> Ours {
-    let mut ours = Ours { touched: Some(Vec::new()), ..Ours::default() };
-    for entry in entries {
-        match &entry.step {
-            Step::UpBegan { xid, .. } | Step::StatementDone { xid, .. } => ours.xids.extend(xid),
-            Step::OwnTransaction { xid } => ours.xids.push(*xid),
-            Step::Counted { table, rows } => {
-                ours.counted_before.insert(table.clone(), *rows);
-            }
-            Step::UpDone { touched, .. } => match (&mut ours.touched, touched) {
-                (Some(all), Some(more)) => all.extend(more.iter().cloned()),
-                (all, _) => *all = None,
-            },
-            _ => {}
-        }
-    }
-    // An UP that was committed without its `UpDone` touched tables that nobody wrote down.
-    let begun = entries.iter().filter(|entry| matches!(entry.step, Step::UpBegan { .. })).count();
-    let done = entries.iter().filter(|entry| matches!(entry.step, Step::UpDone { .. })).count();
-    if begun != done {
-        ours.touched = None;
-    }
-    ours
-}
-
-/// Drops scratch databases that the dead run left, but for one that a swap has put in the target's place.
-async fn sweep_scratch(run: &mut Run<'_>, dead: &Unfinished) -> Result<()> {
-    for entry in &dead.entries {
-        if let Step::ScratchBegan { name, .. } = &entry.step
-            && databases::find(run.live.maintenance(), name).await?.is_some()
-        {
-            databases::drop_scratch(run.live.maintenance(), name, None).await?;
-            run.ctx.progress.note(format!("removed the scratch database `{name}` that the dead run left"));
-        }
-    }
-    Ok(())
-}
-
-/// The name under which the old database is kept, when the dead run had renamed both.
-async fn swap_was_done(run: &Run<'_>, dead: &Unfinished) -> Result<Option<String>> {
-    for entry in &dead.entries {
-        if let Step::SwapBegan { target, scratch_oid, aside, .. } = &entry.step
-            && databases::find(run.live.maintenance(), target).await?.is_some_and(|found| found.oid == *scratch_oid)
-        {
-            return Ok(Some(aside.clone()));
-        }
-    }
-    Ok(None)
-}
-
-async fn finish_swapped(mut run: Run<'_>, aside: String) -> RunReport {
-    if let Some(previous) = run.fenced.take() {
-        let ended = async {
-            writes::unfence(run.live.maintenance(), &aside, previous.as_deref()).await?;
-            run.journal.record(Step::FenceEnded)
-        };
-        if let Err(error) = ended.await {
-            run.ctx.progress.warn(format!("the fence of `{aside}` could not be taken away: {error}"));
-        }
-    }
-    let report =
-        RunReport::new("recover", Outcome::Restored, format!("restored; the old database is kept as `{aside}`"))
-            .hint("ripcord status");
-    run.close(report).await
-}
-
-/// `pg_restore -1` is one transaction: either all of it is there or nothing.
-async fn finish_in_place(mut run: Run<'_>) -> RunReport {
-    let Some(backup) = run.backup.clone() else {
-        let error =
-            Error::new(Kind::NotRecovered, "the run was restoring in place a backup that its journal does not hold");
-        let report = RunReport::new("recover", Outcome::NotRecovered, "UNKNOWN, do not retry")
-            .failed(error)
-            .hint("ripcord restore latest");
-        return run.close(report).await;
-    };
-    let result = async {
-        beside::in_place(run.ctx, &mut run.live, &mut run.journal, &backup).await?;
-        prove_in_place(&run, &backup).await
-    };
-    let report = match result.await {
-        Ok(_) => RunReport::new("recover", Outcome::Restored, format!("restored in place from backup `{}`", backup.id))
-            .hint("ripcord status"),
-        Err(error) => RunReport::new("recover", Outcome::NotRecovered, "PARTLY restored in place")
-            .failed(error)
-            .hint(format!("ripcord restore {}", beside::short(backup.id))),
-    };
-    run.close(report).await
-}
-
-/// A restore or a rollback that died before it replaced anything: the target stands as it was.
-async fn undo_other(run: Run<'_>, command: &str) -> RunReport {
-    let undone = run.journal.entries().iter().filter(|entry| matches!(entry.step, Step::DownDone { .. })).count();
-    let database = if undone > 0 {
-        format!("open; {undone} migrations were rolled back before the run died")
-    } else {
-        "unchanged".to_owned()
-    };
-    let report = RunReport::new("recover", Outcome::Done, database).hint(format!("to do it again: ripcord {command}"));
-    run.close(report).await
-}
-
-async fn all_applied(run: &Run<'_>, intent: &Intent) -> Result<bool> {
-    let rows = control::applied(run.live.session.client()).await?;
-    let has = |version: &String| rows.iter().any(|row| row.run == Some(run.id) && row.version == *version);
-    Ok(!intent.migrations.is_empty() && intent.migrations.iter().all(|(version, ..)| has(version)))
-}
-
-/// Every migration was applied; what is left is to look whether all is well.
-async fn finish_applied(mut run: Run<'_>) -> RunReport {
-    let checked = async {
-        check::verify(&run, &[]).await?;
-        check::healthy_after(&run).await
-    };
-    match checked.await {
-        Ok(()) => {
-            let report =
-                RunReport::new("recover", Outcome::Done, "changed as planned: every migration of the run is applied")
-                    .hint("ripcord status");
-            run.close(report).await
-        }
-        Err(error) => {
-            let mut report = bring_back(&mut run, error).await;
-            report.command = "recover".to_owned();
-            run.close(report).await
-        }
-    }
 }

@@ -133,7 +133,7 @@ impl Planned {
             }
             match &self.writes {
                 Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => {
-                    lines.push("nothing was changed since the backup, as far as rows tell".to_owned())
+                    lines.push("no row was written or deleted since the backup".to_owned())
                 }
                 Some(counted) => lines.push(format!("changed since the backup: {}", beside::describe(counted))),
                 None => lines.push("changes since the backup: not known".to_owned()),
@@ -160,6 +160,12 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         Some(what) => before(ctx, lineage, what).await?,
         None => catalog::resolve(ctx, lineage, &request.selector).await?,
     };
+    if let Some(session) = &session
+        && request.selector == "latest"
+        && let Ok(control::State::Present { .. }) = control::inspect(session.client()).await
+    {
+        catalog::warn_of_missing(ctx, lineage, id, &control::backups(session.client()).await?).await?;
+    }
     let (manifest, keys) = backup::open_manifest(ctx, lineage, id).await?;
     let mut planned = Planned {
         backup: id,
@@ -225,7 +231,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .map(|row| format!("{}_{}", row.version, row.name))
             .collect();
     }
-    planned.writes = beside::count(session, &planned.manifest, &others_only()).await.ok();
+    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();
     Ok(())
 }
 
@@ -283,6 +289,7 @@ pub async fn find_lineage(ctx: &Context, session: Option<&Session>, from_databas
 
 /// The newest backup that was taken before a run or a migration.
 async fn before(ctx: &Context, lineage: Lineage, what: &str) -> Result<BackupId> {
+    let what = what.strip_suffix(".sql").unwrap_or(what);
     let items = catalog::list(ctx, lineage, &[], &std::collections::BTreeMap::new()).await?;
     for item in items.iter().filter(|item| item.status == "verified") {
         let (manifest, _) = backup::open_manifest(ctx, lineage, item.id).await?;
@@ -366,7 +373,7 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
     };
     let mut report = match result {
         Ok((mut report, changed)) => {
-            if let Err(error) = super::recover::settle(&mut run, &changed).await {
+            if let Err(error) = super::resume::settle(&mut run, &changed).await {
                 ctx.progress.warn(format!("a run that was not finished is still open: {}", error.one_line()));
                 report.hint = Some("ripcord recover".to_owned());
             }
@@ -407,6 +414,11 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Re
 /// The report, and the name that the replaced database has now.
 async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
+    if policy != Writes::AcceptLoss {
+        // With others still connected: when this says no already, nobody has to be sent away.
+        let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
+        beside::allow(ctx, &counted, policy, backup)?;
+    }
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let name = databases::scratch_name();
     run.journal.record(Step::ScratchBegan { name: name.clone(), backup: backup.id })?;
@@ -450,7 +462,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
 /// The report, and the name of the database.
 async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
-    let counted = beside::count(&run.live.session, &backup.manifest, &others_only()).await?;
+    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
     beside::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let safety = backup::Request {

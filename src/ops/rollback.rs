@@ -2,16 +2,15 @@
 
 use super::backup::{self, Request as BackupRequest};
 use super::context::{self, Context};
-use super::recover::{self, Reached};
+use super::recover;
 use super::report::{MigrationReport, Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
 use super::{apply, check, migrate};
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
-use crate::journal::Step;
 use crate::manifest::Purpose;
 use crate::migration::plan::{self, Undo};
-use crate::migration::{Migration, Script};
+use crate::migration::{Applied, Migration, Script};
 use crate::postgres::execute::Limits;
 use crate::settings::{OnFailure, Writes};
 
@@ -52,6 +51,11 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
     let applied: Vec<_> = rows.iter().cloned().map(apply::applied_of).collect();
     let chosen = plan::plan_undo(&applied, &request.undo)?;
     let files = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
+    if let Undo::Only(_) = request.undo {
+        for one in &chosen {
+            needed_by_none(one, &rows, &files)?;
+        }
+    }
     let mut undoing = Vec::new();
     for applied in chosen {
         let Some(row) = rows.iter().find(|row| row.version == applied.version.as_str()).cloned() else { continue };
@@ -70,6 +74,23 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
         )));
     }
     Ok(undoing)
+}
+
+/// Alone, a migration goes only when no other that is applied says that it depends on it.
+fn needed_by_none(one: &Applied, rows: &[MigrationRow], files: &[Migration]) -> Result<()> {
+    let dependent = files.iter().find(|file| {
+        rows.iter().any(|row| row.version == file.version.as_str())
+            && file.metadata.dependencies.iter().any(|wanted| one.is_called(wanted))
+    });
+    match dependent {
+        None => Ok(()),
+        Some(file) => Err(Error::refused(format!(
+            "`{}` cannot go alone: `{}`, which is applied, depends on it",
+            one.label(),
+            file.file_name
+        ))
+        .hint(format!("undo that one first: ripcord rollback --only {}", file.label()))),
+    }
 }
 
 /// The DOWN of the file that was applied; where the file is gone or another one now, the text that was
@@ -105,7 +126,8 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
         Ok(remaining) => {
             let count = undoing.len() - remaining.len();
             let report = if remaining.is_empty() {
-                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} migrations undone"))
+                let noun = if count == 1 { "migration" } else { "migrations" };
+                RunReport::new("rollback", Outcome::Done, format!("rolled back: {count} {noun} undone"))
             } else {
                 RunReport::new(
                     "rollback",
@@ -126,7 +148,7 @@ pub async fn execute(ctx: &Context, request: &Request, undoing: Vec<Undoing>) ->
             run.close(report).await
         }
         Err(error) => {
-            let report = bring_back(&mut run, &undoing, error).await;
+            let report = recover::bring_back(&mut run, error).await;
             run.close(report).await
         }
     }
@@ -162,68 +184,6 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
     control::audit(run.live.session.client(), Some(run.id), "rollback began", &detail, request.force.as_deref())
         .await?;
     Ok(run)
-}
-
-/// A rollback that failed leaves nothing half done: where a DOWN was committed already, the safety backup is
-/// restored. A second failure never hides the first.
-async fn bring_back(run: &mut Run<'_>, undoing: &[Undoing], failure: Error) -> RunReport {
-    run.ctx.progress.warn(format!("the rollback failed: {}", failure.one_line()));
-    if let Err(error) = run.journal.record(Step::Failed { error: failure.one_line() }) {
-        run.ctx.progress.warn(format!("the failure could not be written to the journal: {error}"));
-    }
-    match as_before(run, undoing).await {
-        Ok(reached) => {
-            let mut report = RunReport::new("rollback", reached.outcome, reached.database).failed(failure);
-            report.proof = reached.proof.and_then(|proof| serde_json::to_value(proof).ok()).unwrap_or_default();
-            report.writes_since_backup = reached.writes;
-            report.hint = Some("mend the DOWN, then: ripcord rollback".to_owned());
-            run.reports.iter_mut().for_each(|one| one.status = "applied".to_owned());
-            report
-        }
-        Err(second) => {
-            let undone = if run.live.session.is_closed() { None } else { undone(run, undoing).await.ok() };
-            let database = match undone {
-                Some(undone) => format!("PARTLY rolled back: {} undone; the database is open", undone.join(", ")),
-                None => "UNKNOWN, do not retry".to_owned(),
-            };
-            let hint = second.hint_text().map_or_else(|| "ripcord recover".to_owned(), str::to_owned);
-            let told = failure.because(format!("bringing it back failed as well: {}", second.one_line()));
-            RunReport::new("rollback", Outcome::NotRecovered, database).failed(told).hint(hint)
-        }
-    }
-}
-
-async fn as_before(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Reached> {
-    if run.live.session.is_closed() || run.live.maintenance().is_closed() {
-        recover::reopen(run).await?;
-    }
-    if undone(run, undoing).await?.is_empty() {
-        let mut reached = Reached::new(Outcome::Unchanged, "unchanged", "");
-        reached.proof = recover::prove_nothing_changed(run).await?;
-        return Ok(reached);
-    }
-    recover::restore_rung(run).await
-}
-
-/// What of the plan does not stand any more as it did: migrations that the history no longer counts as
-/// applied, and one whose DOWN was begun outside a transaction and not finished.
-async fn undone(run: &Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> {
-    let applied = control::applied(run.live.session.client()).await?;
-    let begun = run.journal.entries().iter().rev().find_map(|entry| match &entry.step {
-        Step::DownBegan { version, .. } => Some(version.clone()),
-        _ => None,
-    });
-    Ok(undoing
-        .iter()
-        .filter_map(|one| {
-            let label = format!("`{}_{}`", one.row.version, one.row.name);
-            if !applied.iter().any(|row| row.version == one.row.version) {
-                return Some(label);
-            }
-            let by_statement = one.down.as_ref().is_some_and(|down| down.no_transaction.is_some());
-            (by_statement && begun.as_ref() == Some(&one.row.version)).then(|| format!("{label} in part"))
-        })
-        .collect())
 }
 
 /// The safety backup, then one DOWN after the other. Returns the migrations that have none.

@@ -8,7 +8,7 @@ use super::context::{Context, Live, TOOL_VERSION, blocking};
 use super::report::{MigrationReport, Outcome, RunReport};
 use crate::clock;
 use crate::control::{self, LockRow, MigrationRow, RunRow};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{BackupId, Lineage, RunId};
 use crate::journal::{Entry, Journal, Step, StepLog};
 use crate::migration::Migration;
@@ -191,6 +191,36 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Drops the scratch databases that the run's journal names and that are still there. The journal's word
+    /// is a claim: one that is not this run's by its comment stays, with a warning.
+    pub async fn sweep_scratch(&mut self) -> Result<()> {
+        let began = self.journal.entries().iter().filter_map(|entry| match &entry.step {
+            Step::ScratchBegan { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        let names: Vec<String> = began.collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        if self.live.maintenance().is_closed() {
+            self.live.reacquire(self.ctx).await?;
+        }
+        for name in names {
+            let Some(found) = databases::find(self.live.maintenance(), &name).await? else { continue };
+            let half_made = found.comment.is_none() && !found.allows_connections;
+            if !half_made && !found.comment.as_deref().is_some_and(|comment| comment.contains(&self.id.to_string())) {
+                self.ctx.progress.warn(format!("database `{name}` is not the one that this run made, and stays"));
+                continue;
+            }
+            match databases::drop_scratch(self.live.maintenance(), &name, Some(found.oid)).await {
+                Ok(()) => self.ctx.progress.note(format!("removed the scratch database `{name}`")),
+                Err(error) if error.kind() == Kind::Refused => self.ctx.progress.warn(error.one_line()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// The report of one of the run's migrations.
     pub fn report_mut(&mut self, version: &str) -> Option<&mut MigrationReport> {
         self.reports.iter_mut().find(|report| report.version == version)
@@ -236,8 +266,15 @@ impl<'a> Run<'a> {
                 self.ctx.progress.warn(format!("the run could not be recorded in the database: {error}"));
             }
         }
-        // A run that was not brought back stays open: `recover` takes it up again.
-        if report.outcome != Outcome::NotRecovered {
+        // A run that was not brought back stays open, and so does one that left something behind: `recover`
+        // takes it up again.
+        let swept = self.sweep_scratch().await;
+        if let Err(error) = &swept {
+            self.ctx.progress.warn(format!("a scratch database of the run is left: {error}"));
+            report.hint = Some("ripcord recover".to_owned());
+        }
+        self.ctx.faults.at("closing").await;
+        if report.outcome != Outcome::NotRecovered && swept.is_ok() && self.fenced.is_none() {
             let outcome = self.row.outcome.clone().unwrap_or_default();
             if let Err(error) = self.journal.record(Step::Closed { outcome, database: report.database.clone() }) {
                 self.ctx.progress.warn(format!("the journal could not be closed: {error}"));

@@ -94,13 +94,22 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         folder: None,
         layout: None,
     };
-    if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await
-        && let Some(found) = databases::find(&maintenance, ctx.target.database()).await?
-        && !found.allows_connections
-    {
-        status.state = format!("CLOSED: a run was stopped while it was replacing `{}`", found.name);
-        status.next = Some("ripcord recover".to_owned());
-        return Ok(status);
+    let mut working = false;
+    if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await {
+        working = guard::holder(&maintenance, ctx.target.database()).await?.is_some();
+        if let Some(found) = databases::find(&maintenance, ctx.target.database()).await?
+            && !found.allows_connections
+        {
+            (status.state, status.next) = if working {
+                (format!("CLOSED: a run is replacing `{}` at this moment", found.name), None)
+            } else {
+                (
+                    format!("CLOSED: a run was stopped while it was replacing `{}`", found.name),
+                    Some("ripcord recover".to_owned()),
+                )
+            };
+            return Ok(status);
+        }
     }
     let session = ctx.connect("status").await?;
     let mut rows: Vec<MigrationRow> = Vec::new();
@@ -114,6 +123,10 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         status.last_backup = items
             .into_iter()
             .find(|item| matches!(item.status.as_str(), "verified" | "complete") && item.purpose != "safety");
+        // Without a key no journal can be read; the row that a dead run left in the lock tells as much.
+        if let (Err(_), Some(row)) = (&ctx.keys, &status.lock) {
+            status.unfinished.push(row.run.to_string());
+        }
         if ctx.keys.is_ok() {
             match unfinished(ctx, lineage).await {
                 Ok(runs) => status.unfinished = runs.into_iter().map(|run| run.run.to_string()).collect(),
@@ -131,7 +144,7 @@ pub async fn status(ctx: &Context) -> Result<Status> {
     }
     session.close().await;
     read_plan(ctx, &rows, &mut status);
-    conclude(&mut status, lineage.is_some());
+    conclude(&mut status, lineage.is_some(), working);
     Ok(status)
 }
 
@@ -178,20 +191,28 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
     status.up_to_date = status.pending.is_empty() && status.errors.is_empty();
 }
 
-fn conclude(status: &mut Status, met: bool) {
-    let (state, next) = if !status.unfinished.is_empty() {
-        (format!("UNFINISHED: run `{}` died before its end", status.unfinished[0]), Some("ripcord recover"))
+fn conclude(status: &mut Status, met: bool, working: bool) {
+    let (state, next) = if let (true, Some(run)) = (working, status.unfinished.first()) {
+        (format!("BUSY: run `{run}` is at work"), None)
+    } else if let Some(run) = status.unfinished.first() {
+        (format!("UNFINISHED: run `{run}` did not come to its end"), Some("ripcord recover"))
+    } else if status.folder.is_none() {
+        ("there are no migrations to read".to_owned(), Some("ripcord init"))
     } else if !status.errors.is_empty() {
         ("the folder and the database do not fit together".to_owned(), Some("ripcord validate"))
     } else if !status.pending.is_empty() {
-        (format!("{} of {} migrations pending", status.pending.len(), status.total), Some("ripcord apply"))
+        (format!("{} of {} pending", status.pending.len(), count_of(status.total)), Some("ripcord apply"))
     } else if !met {
         ("ripcord has not met this database yet, and nothing is pending".to_owned(), None)
     } else {
-        (format!("up to date, {} migrations applied", status.applied), None)
+        (format!("up to date, {} applied", count_of(status.applied)), None)
     };
     status.state = state;
     status.next = next.map(str::to_owned);
+}
+
+fn count_of(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "migration" } else { "migrations" })
 }
 
 /// Leftovers of ripcord on the server, for `doctor`.

@@ -32,6 +32,37 @@ fn parse(snapshot: &str, our_xids: &[u64]) -> Result<(Snapshot, Vec<i64>)> {
     Ok((parsed, our_xids.iter().filter_map(|xid| i64::try_from(*xid).ok()).collect()))
 }
 
+/// The snapshot without the transactions that work in other databases of the server: a snapshot lists those of all of
+/// them, and the rows that were written while one of them was in progress would be doubted for nothing.
+pub async fn narrowed(session: &Session, snapshot: &str) -> Result<String> {
+    // A transaction that has ended by now is not found, and stays in the list.
+    // language=SQL
+    let sql = "SELECT a.backend_xid FROM pg_catalog.pg_stat_activity AS a
+                WHERE a.backend_xid IS NOT NULL AND a.datid <> (
+                    SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())";
+    let rows = session.rows(sql).await?;
+    let elsewhere: Vec<u32> = rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
+    Ok(without(snapshot, &elsewhere))
+}
+
+/// Ids in `elsewhere` have 32 bits; within one snapshot those tell its transactions apart.
+fn without(snapshot: &str, elsewhere: &[u32]) -> String {
+    let mut parts = snapshot.splitn(3, ':');
+    let (Some(_), Some(next), Some(list)) = (parts.next(), parts.next(), parts.next()) else {
+        return snapshot.to_owned();
+    };
+    let Ok(listed) = list.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<Vec<u64>, _>>()
+    else {
+        return snapshot.to_owned();
+    };
+    let left: Vec<u64> =
+        listed.into_iter().filter(|id| !elsewhere.iter().any(|other| u64::from(*other) == id & 0xffff_ffff)).collect();
+    // Sorted, as the server writes it.
+    let oldest = left.first().map_or_else(|| next.to_owned(), u64::to_string);
+    let left: Vec<String> = left.iter().map(u64::to_string).collect();
+    format!("{oldest}:{next}:{}", left.join(","))
+}
+
 /// The id of the transaction that is open; one is assigned when there is none yet.
 pub async fn own_xid(session: &Session) -> Result<u64> {
     // language=SQL
@@ -57,6 +88,27 @@ pub async fn touched_tables(session: &Session) -> Result<Vec<String>> {
                   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ripcord')
                 ORDER BY 1";
     let rows = session.client().query(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
+/// A name of the dump, which is in the database's encoding, as the server's catalog gives it to us.
+pub async fn decoded(session: &Session, encoding: &str, name: &[u8]) -> Result<String> {
+    if name.is_ascii() || matches!(encoding, "UTF8" | "SQL_ASCII") {
+        return Ok(String::from_utf8_lossy(name).into_owned());
+    }
+    // language=SQL
+    let sql = "SELECT pg_catalog.convert_from($1, $2::pg_catalog.text::pg_catalog.name)";
+    let row = session.client().query_one(sql, &[&name, &encoding]).await.map_err(|error| session::explain(&error))?;
+    get(&row, 0)
+}
+
+/// The tables of a schema, named as SQL writes it, each as SQL writes it too. A name that means no schema has none.
+pub async fn tables_of_schema(session: &Session, schema: &str) -> Result<Vec<String>> {
+    // language=SQL
+    let sql = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.oid = pg_catalog.to_regnamespace($1) AND c.relkind = 'r' ORDER BY 1";
+    let rows = session.client().query(sql, &[&schema]).await.map_err(|error| session::explain(&error))?;
     rows.iter().map(|row| get(row, 0)).collect()
 }
 
@@ -92,4 +144,24 @@ pub async fn lock_and_count(
         counted.push((format!("{schema}.{table}"), count(session, &relation, &snapshot, &ours).await?));
     }
     Ok(counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_of_other_databases_leave_a_snapshot() {
+        for (snapshot, elsewhere, expected) in [
+            ("10:20:10,12,15", &[][..], "10:20:10,12,15"),
+            ("10:20:10,12,15", &[12], "10:20:10,15"),
+            ("10:20:10,12,15", &[10], "12:20:12,15"),
+            ("10:20:10,12,15", &[10, 12, 15, 99], "20:20:"),
+            ("20:20:", &[20], "20:20:"),
+            ("4294967306:4294967316:4294967306,4294967308", &[10], "4294967308:4294967316:4294967308"),
+            ("no snapshot", &[10], "no snapshot"),
+        ] {
+            assert_eq!(without(snapshot, elsewhere), expected, "{snapshot} {elsewhere:?}");
+        }
+    }
 }

@@ -21,6 +21,9 @@ pub struct DumpOptions {
     pub exclude_schemas: Vec<String>,
     /// Read this exported snapshot.
     pub snapshot: Option<String>,
+    /// The encoding to write in: the database's own. Without it, a `client_encoding` that the database sets for
+    /// everyone would be the dump's.
+    pub encoding: Option<String>,
     /// The schema only (`--schema-only`).
     pub schema_only: bool,
     /// These tables' rows are left out, `(schema, table)`.
@@ -167,6 +170,7 @@ fn arguments(options: &DumpOptions) -> Vec<String> {
     let mut arguments = vec!["--format=custom".to_owned(), "--compress=0".to_owned(), "--no-password".to_owned()];
     // 0 would mean to wait for ever.
     arguments.push(format!("--lock-wait-timeout={}", options.lock_wait.as_millis().max(1)));
+    arguments.extend(options.encoding.as_ref().map(|encoding| format!("--encoding={encoding}")));
     // Quoted, a name in pg_dump's pattern language stands for itself: no wildcard, no folding to lower case.
     arguments.push(format!("--exclude-schema={}", quote::ident("ripcord")));
     for schema in &options.exclude_schemas {
@@ -310,6 +314,7 @@ mod tests {
             exclude_data: vec![("s.t".to_owned(), "x y".to_owned())],
             snapshot: Some("00000003-00000002-1".to_owned()),
             schema_only: true,
+            encoding: Some("LATIN1".to_owned()),
             lock_wait: Duration::from_millis(1500),
         };
         assert_eq!(
@@ -319,6 +324,7 @@ mod tests {
                 "--compress=0",
                 "--no-password",
                 "--lock-wait-timeout=1500",
+                "--encoding=LATIN1",
                 "--exclude-schema=\"ripcord\"",
                 "--exclude-schema=\"A*\"\"b\"",
                 "--exclude-table-data=\"s.t\".\"x y\"",

@@ -27,4 +27,9 @@ pub const TEXT_SETTINGS: &[(&str, &str)] = &[
     ("lc_monetary", "C"),
     ("xmlbinary", "base64"),
     ("xmloption", "content"),
+    // These change how definitions are written, and how they and arrays are read.
+    ("quote_all_identifiers", "off"),
+    ("standard_conforming_strings", "on"),
+    ("array_nulls", "on"),
+    ("transform_null_equals", "off"),
 ];

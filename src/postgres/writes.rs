@@ -69,6 +69,9 @@ async fn end_present(maintenance: &Session, database: &str, limit: Duration) -> 
     end_others(maintenance, found.oid, database, &[], Whom::PresentStrangers, limit).await
 }
 
+/// The catalog that holds large objects' data: counted like a table, by those who may read it.
+pub const LARGE_OBJECTS: &str = "pg_catalog.pg_largeobject";
+
 /// What was written since a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counted {
@@ -221,8 +224,8 @@ async fn large_objects(session: &Session) -> Result<Option<Table>> {
     let row = session.client().query_one(sql, &[]).await.map_err(|error| session::explain(&error))?;
     let (any, may_read): (bool, bool) = (get(&row, 0)?, get(&row, 1)?);
     Ok(any.then(|| Table {
-        name: "pg_catalog.pg_largeobject".to_owned(),
-        relation: "pg_catalog.pg_largeobject".to_owned(),
+        name: LARGE_OBJECTS.to_owned(),
+        relation: LARGE_OBJECTS.to_owned(),
         hidden: (!may_read).then(|| "large objects' data may be read by a superuser only".to_owned()),
     }))
 }

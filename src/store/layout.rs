@@ -90,8 +90,11 @@ impl Store {
     /// A folder that does not exist is made.
     pub fn open(location: &str) -> Result<Store> {
         let folder = location::folder(location)?;
-        let local = local::Local::open(&folder)
-            .map_err(|error| error.context(format!("the store `{location}` cannot be used")))?;
+        let local = local::Local::open(&folder).map_err(|error| {
+            error
+                .context(format!("the store `{location}` cannot be used"))
+                .hint_if_none("name a folder that can be written: --store /var/backups/ripcord")
+        })?;
         Ok(Store::new(Arc::new(local)))
     }
 

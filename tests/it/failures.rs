@@ -167,8 +167,9 @@ impl Running {
 
     #[track_caller]
     fn until_it_says(&mut self, text: &str) {
-        let file = self.output.with_extension("err");
-        self.until(text, || std::fs::read_to_string(&file).is_ok_and(|said| said.contains(text)));
+        let files = ["out", "err"].map(|end| self.output.with_extension(end));
+        let said = |file: &PathBuf| std::fs::read_to_string(file).is_ok_and(|said| said.contains(text));
+        self.until(text, || files.iter().any(said));
     }
 
     fn signal(&self, signal: &str) {

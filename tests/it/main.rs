@@ -3,12 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apply;
+mod backups;
 mod content;
 mod control;
+mod crash;
+mod doctor;
+mod drill;
 mod failures;
+mod hostile;
 mod postgres_a;
 mod postgres_b;
+mod prune;
+mod readme;
+mod restore;
+mod rollback;
+mod status;
+mod secrets;
 mod support;
+mod swap;
+mod upkeep;
 
 #[test]
 fn a_cluster_starts_and_answers() {

@@ -103,6 +103,11 @@ impl App {
 
     /// Everything that an operation is given. A key that is missing or wrong is told when it is needed.
     pub async fn context(&self) -> Result<Context> {
+        self.context_with(self.store()?).await
+    }
+
+    /// The same with another store.
+    pub async fn context_with(&self, store: Store) -> Result<Context> {
         let variable = |name: &str| self.resolved.variables.of_process_only(name).map(str::to_owned);
         let mut settings = self.settings().clone();
         settings.migrations_dir = settings.migrations_dir.or_else(|| self.migrations_dir().ok());
@@ -119,7 +124,6 @@ impl App {
         } else {
             Faults::default()
         };
-        let store = self.store()?;
         Ok(Context {
             target: self.target()?,
             keys: self.key_ring().await,

@@ -124,9 +124,11 @@ fn refuse_dry_run(command: &Command, reach: Reach, dry_run: bool) -> Result<()> 
 }
 
 fn fail(out: &Renderer, command: &Command, error: &Error) -> Exit {
-    let database = match command.reach().changes() {
-        true => render::result::database_after(error),
-        false => None,
+    let database = match command.reach() {
+        Reach::Changes | Reach::ChangesWithDryRun => render::result::database_after(error),
+        // Whatever became of the store or a scratch database.
+        Reach::Stores | Reach::StoresWithDryRun => Some("unchanged"),
+        Reach::Nothing | Reach::Looks => None,
     };
     out.error(command.name(), error, database);
     Exit(error.kind().exit_code())

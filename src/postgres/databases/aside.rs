@@ -38,6 +38,12 @@ impl Aside {
     }
 }
 
+/// What a database was, when it is one that is kept aside. One that has its old name again was put back by
+/// hand and lives, whatever its comment still says.
+fn kept_as(info: &DatabaseInfo) -> Option<Aside> {
+    Aside::parse(info.comment.as_deref()?).filter(|aside| aside.database != info.name)
+}
+
 /// Databases that a swap kept aside, by their comments; oldest first.
 pub async fn list_aside(maintenance: &Session, lineage: Option<Lineage>) -> Result<Vec<DatabaseInfo>> {
     // language=SQL
@@ -46,7 +52,7 @@ pub async fn list_aside(maintenance: &Session, lineage: Option<Lineage>) -> Resu
         .await?
         .into_iter()
         .filter_map(|info| {
-            let aside = Aside::parse(info.comment.as_deref()?)?;
+            let aside = kept_as(&info)?;
             lineage.is_none_or(|lineage| lineage == aside.lineage).then_some((aside.at, info))
         })
         .collect();
@@ -83,9 +89,9 @@ pub async fn drop_aside(maintenance: &Session, name: &str) -> Result<()> {
     let Some(found) = find(maintenance, name).await? else {
         return Err(Error::failed(format!("database `{name}` does not exist")));
     };
-    if found.comment.as_deref().and_then(Aside::parse).is_none() {
+    if kept_as(&found).is_none() {
         return Err(Error::refused(format!(
-            "database `{name}` was not put aside by ripcord: its comment does not say so"
+            "database `{name}` is none that ripcord has put aside: its name or its comment does not say so"
         )));
     }
     drop_closed(maintenance, name, found.oid).await

@@ -39,6 +39,8 @@ const START_SETTINGS: &[(&str, &str)] = &[
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("client_min_messages", "warning"),
+    // Definitions are read from the catalog and compared with what they are to be.
+    ("quote_all_identifiers", "off"),
 ];
 
 /// A connection with its background task. Dropped, it is closed.
@@ -134,6 +136,14 @@ impl Session {
     /// The server's version as a number (`150018`).
     pub fn server_version_num(&self) -> i32 {
         self.server_version_num
+    }
+
+    /// The encoding of the database (`UTF8`).
+    pub async fn server_encoding(&self) -> Result<String> {
+        // language=SQL
+        let rows = self.rows("SHOW server_encoding").await?;
+        let encoding = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+        encoding.ok_or_else(|| Error::failed("the server does not tell the database's encoding"))
     }
 
     /// The database that it is connected to.

@@ -9,8 +9,8 @@ use super::{Session, Target, quote, session};
 use crate::error::{Error, Kind, Result};
 use sessions::wait_gone;
 
-pub use sessions::end_sessions;
 pub(super) use sessions::{Whom, end_others};
+pub use sessions::{end_named, end_sessions};
 
 /// PostgreSQL cuts longer names off, and two names could become one.
 const MAX_NAME_BYTES: usize = 63;

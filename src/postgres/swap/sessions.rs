@@ -15,6 +15,42 @@ pub async fn end_sessions(maintenance: &Session, database: &str, limit: Duration
     end_others(maintenance, found.oid, database, &[], Whom::All, limit).await
 }
 
+/// Ends the sessions in the database that this role opened under one of these `application_name`s, but for
+/// `spared`, and waits until they are gone: what a run that died had begun may still go on at the server.
+pub async fn end_named(
+    maintenance: &Session,
+    database: &str,
+    names: &[&str],
+    spared: &[i32],
+    limit: Duration,
+) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    loop {
+        // language=SQL
+        let sql = "SELECT a.pid FROM pg_catalog.pg_stat_activity AS a \
+                   WHERE a.datname = $1 AND a.usename = CURRENT_USER AND a.application_name = ANY ($2) \
+                     AND a.pid <> pg_catalog.pg_backend_pid() AND a.pid <> ALL ($3)";
+        let rows = maintenance
+            .client()
+            .query(sql, &[&database, &names, &spared])
+            .await
+            .map_err(|error| session::explain(&error))?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for row in &rows {
+            terminate(maintenance, get(row, 0)?).await?;
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::failed(format!(
+                "a session of an earlier run in database `{database}` does not end within {} s",
+                limit.as_secs()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Whose sessions are ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::postgres) enum Whom {

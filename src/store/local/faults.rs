@@ -38,6 +38,9 @@ pub(super) fn fault(action: &str, path: &Path, errno: Errno) -> Error {
         Errno::ROFS => {
             Error::failed(format!("could not {action} `{shown}`")).because("its file system is mounted read-only")
         }
+        Errno::FBIG => Error::failed(format!("could not {action} `{shown}`"))
+            .because("a limit on the size of files forbids it")
+            .hint("raise the limit (`ulimit -f`), or move the store to a file system that takes larger files"),
         Errno::LOOP => symbolic_link(path),
         Errno::NOTDIR => {
             Error::failed(format!("could not {action} `{shown}`")).because("a file stands where a folder should be")

@@ -4,7 +4,7 @@ use super::*;
 fn broken(store: &Local) -> Box<Writer> {
     let (_, mut partial) = store.begin_partial(&["x"]).unwrap();
     partial.break_writes();
-    Box::new(Writer { name: "0.rip".to_owned(), partial, buffer: Vec::new(), failure: None })
+    Box::new(Writer { name: "0.rip".to_owned(), partial, buffer: Vec::new(), written: 0, on_its_way: 0, failure: None })
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn a_database_comes_back_on_a_new_server() {
     let there = moved(&store, &new.url("shop_of_old"));
     let ran = there.json(&["restore", "latest", "--from-database", "shop_of_old"]).expect_code(0);
     assert_eq!(ran.result()["outcome"], "done", "{ran:#?}");
-    assert!(ran.stderr.contains("database: `shop_of_old` restored from backup `"), "{ran:#?}");
+    assert!(ran.result()["database"].as_str().unwrap().starts_with("`shop_of_old` restored from backup `"));
     assert_same(&before, &state(&new, "shop_of_old"), "the new server");
     let ran = there.json(&["apply"]).expect_code(0);
     assert_eq!(ran.result()["outcome"], "nothing_to_do", "{ran:#?}");

@@ -1,6 +1,6 @@
 //! Databases that are not UTF-8, and settings that change how values are written.
 
-use super::{Project, State, properties, state, survives};
+use super::{Project, State, assert_same, properties, state, survives};
 use crate::support::{Cluster, Db};
 
 fn owned_by(role: &str, name: &str, options: &str) -> Db<'static> {
@@ -29,11 +29,6 @@ fn latin1_in_names_rows_and_definitions() {
     let cluster = db.cluster;
     cluster.sql("postgres", &format!("comment on database {name} is 'été'"));
     survives(&project("enc_latin1", &db), &db, "DROP TABLE \"schéma\".\"café\" CASCADE;");
-    assert_eq!(
-        db.sql("select md5(string_agg(\"n\u{e9}\", '' order by id)) = md5('') from plain, \"sch\u{e9}ma\".\"caf\u{e9}\" where false or true limit 1")
-            .len(),
-        1
-    );
 }
 
 #[test]
@@ -41,14 +36,43 @@ fn raw_bytes_in_sql_ascii() {
     let db = owned_by("enc_ascii", "enc_ascii", "encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'");
     db.sql(
         "set session authorization enc_ascii;\n\
-         create table bytes (id int primary key, t text); insert into bytes select g, E'\\xe9\\xff raw ' || g from generate_series(1, 300) g;\n\
-         do $$ begin\n\
-           execute format('create table %I (%I text default %L)', convert_from('\\x74e9ff', 'SQL_ASCII'), convert_from('\\x63fe', 'SQL_ASCII'), convert_from('\\x64fd', 'SQL_ASCII'));\n\
-           execute format('insert into %I values (%L)', convert_from('\\x74e9ff', 'SQL_ASCII'), convert_from('\\xfefdfc', 'SQL_ASCII'));\n\
-         end $$;\n\
+         create table bytes (id int primary key, t text default E'\\xe9'); insert into bytes select g, E'\\xe9\\xff raw ' || g from generate_series(1, 300) g;\n\
+         create view raw as select E'\\xfe\\xff' as v; comment on table bytes is E'\\xfd';\n\
+         create function raw() returns text language sql as E'select ''\\xfc''::text';\n\
          create sequence sq; select setval('sq', 12);",
     );
     survives(&project("enc_ascii", &db), &db, "UPDATE bytes SET t = 'gone';\nDROP TABLE bytes;");
+}
+
+/// No letters are known for such names, so that nothing can be counted by them: a backup and all that is beside
+/// works, and a run that must be undone leaves the decision to a person.
+#[test]
+fn raw_bytes_in_names_of_sql_ascii() {
+    let db = owned_by("enc_rawname", "enc_rawname", "encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'");
+    db.sql(
+        "set session authorization enc_rawname; create table plain (i int); insert into plain values (1);\n\
+         do $$ begin\n\
+           execute format('create table %I (%I text default %L)', convert_from('\\x74e9ff', 'SQL_ASCII'), convert_from('\\x63fe', 'SQL_ASCII'), convert_from('\\x64fd', 'SQL_ASCII'));\n\
+           execute format('insert into %I values (%L)', convert_from('\\x74e9ff', 'SQL_ASCII'), convert_from('\\xfefdfc', 'SQL_ASCII'));\n\
+         end $$;",
+    );
+    let before = state(db.cluster, "enc_rawname");
+    let project = project("enc_rawname", &db);
+    project.run(&["backup", "create"]).expect_code(0);
+    project.run(&["restore", "latest", "--into", "enc_rawname_copy"]).expect_code(0);
+    assert_same(&before, &state(db.cluster, "enc_rawname_copy"), "the copy");
+    db.cluster.sql("postgres", "drop database enc_rawname_copy");
+    project.run(&["drill"]).expect_code(0);
+    project.migration("001_wreck.sql", "DROP TABLE plain;", "").migration(
+        "002_bad.sql",
+        "SELECT * FROM nowhere;",
+        "SELECT 1;",
+    );
+    let ran = project.json(&["apply"]).expect_code(4);
+    assert!(ran.stderr.contains("not knowable in every table: invalid byte sequence"), "{ran:#?}");
+    let ran = project.json(&["recover", "--writes", "accept-loss"]);
+    assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
+    assert_same(&before, &state(db.cluster, "enc_rawname"), "given up what cannot be counted");
 }
 
 #[test]
@@ -96,7 +120,7 @@ fn settings_of_the_database_that_change_how_values_are_written() {
     assert!(properties(cluster, "enc_settings").len() > 20);
     let before: State = state(cluster, "enc_settings");
     let project = project("enc_settings", &db);
-    survives(&project, &db, "DROP TABLE v;");
+    survives(&project, &db, "DROP TABLE public.v;");
     assert_eq!(state(cluster, "enc_settings"), before);
 }
 

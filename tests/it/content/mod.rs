@@ -26,9 +26,11 @@ pub struct State {
 /// Reads all of it, as the superuser.
 pub fn state(cluster: &Cluster, database: &str) -> State {
     let db = Db { cluster, name: database.to_owned() };
+    // Bytes that nobody knows the letters of stay as they are.
+    let encoding = if db.sql("show server_encoding") == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" };
     let lines = |sql: &str| -> Vec<String> {
         let text = db.sql(&format!(
-            "set client_encoding = 'UTF8'; set default_transaction_read_only = on; set bytea_output = hex; set timezone = 'UTC';\n\
+            "set client_encoding = {encoding}; set default_transaction_read_only = on; set bytea_output = hex; set timezone = 'UTC';\n\
              set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; set statement_timeout = 0;\n{sql}"
         ));
         text.lines().map(str::to_owned).collect()
@@ -38,14 +40,14 @@ pub fn state(cluster: &Cluster, database: &str) -> State {
     schema.retain(|line| !line.starts_with("-- Dumped"));
     State {
         schema,
-        // Names as bytes: what is not UTF-8 could not be printed. Stale views come back fresh, so that only
+        // Partitioned tables as a whole: by hash of an enum, a row changes partitions in a restore. Names as bytes: what is not UTF-8 could not be printed. Stale views come back fresh, so that only
         // whether they are populated counts.
         rows: lines(
-            "select format('select %L, count(*), md5(string_agg(t::text, E''\\n'' order by t::text collate \"C\")) from only %s t', \
+            "select format('select %L, count(*), md5(string_agg(t::text, E''\\n'' order by t::text collate \"C\")) from %s t', \
                md5(quote_ident(n.nspname) || '.' || quote_ident(c.relname)) || ' ' || c.relkind::text, \
-               quote_ident(n.nspname) || '.' || quote_ident(c.relname)) \
+               case c.relkind when 'r' then 'only ' else '' end || quote_ident(n.nspname) || '.' || quote_ident(c.relname)) \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-             where c.relkind = 'r' and n.nspname not in ('ripcord', 'information_schema') and n.nspname !~ '^pg_' \
+             where c.relkind in ('r', 'p') and not c.relispartition and n.nspname not in ('ripcord', 'information_schema') and n.nspname !~ '^pg_' \
              order by 1 \\gexec\n\
              select c.oid::regclass, c.relispopulated from pg_class c where c.relkind = 'm' order by c.oid::regclass::text;",
         ),
@@ -139,10 +141,12 @@ pub fn survives(project: &Project, db: &Db<'_>, wreck: &str) {
     drop_aside(cluster, result["database"].as_str().unwrap());
 }
 
-/// The last three lines.
+/// The line that says what state the database is in, and the last two.
 pub fn tail(stderr: &str) -> Vec<String> {
     let lines: Vec<&str> = stderr.lines().collect();
-    lines[lines.len().saturating_sub(3)..].iter().map(|line| (*line).to_owned()).collect()
+    let state = lines.iter().rfind(|line| line.starts_with("database: ")).copied().unwrap_or_default();
+    let last = &lines[lines.len().saturating_sub(2)..];
+    std::iter::once(&state).chain(last).map(|line| (*line).to_owned()).collect()
 }
 
 /// Drops the database that a swap kept: other tests look at what the server has.

@@ -59,7 +59,7 @@ fn a_hook_of_the_recovery_that_fails_does_not_hide_the_first_failure() {
         let ran = project.json(&["apply"]).expect_code(3);
         assert_eq!(ran.result()["outcome"], outcome, "{hook}: {ran:#?}");
         assert!(ran.result()["error"].as_str().unwrap().contains("003_bad.sql"), "{hook}: {ran:#?}");
-        assert!(ran.stderr.contains(&format!("hook `{hook}` failed")), "{hook}: {ran:#?}");
+        assert!(ran.stdout.contains(&format!("hook `{hook}` failed")), "{hook}: {ran:#?}");
         assert_eq!(db.schema(), before);
     }
 }

@@ -237,7 +237,17 @@ fn a_file_that_was_changed_after_it_was_applied_stops_the_run() {
 fn a_commit_inside_is_found_beforehand() {
     let db = Cluster::shared().database();
     let project = shop(&db);
-    for word in ["COMMIT", "END", "ROLLBACK", "BEGIN", "ABORT"] {
+    for word in [
+        "COMMIT",
+        "END",
+        "ROLLBACK",
+        "BEGIN",
+        "ABORT",
+        "commit and chain",
+        "START TRANSACTION",
+        "PREPARE TRANSACTION 'x'",
+        "/* not so fast */ Commit Work",
+    ] {
         project.migration("002_bad.sql", &format!("CREATE TABLE more (id int);\n{word};"), "DROP TABLE more;");
         let ran = project.json(&["apply"]).expect_code(1);
         assert_eq!(ran.result()["outcome"], "invalid", "{word}: {ran:#?}");

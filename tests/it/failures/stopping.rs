@@ -171,12 +171,13 @@ fn a_second_run_at_the_same_time_is_told_who_holds_the_lock() {
 
     // One that waits comes next, and finds the work done.
     let mut waiting = Running::start(&project, &["--json", "apply", "--wait", "2m"]);
-    waiting.until_it_says("lock");
+    waiting.until_it_says("step_began");
     std::fs::remove_file(&point).unwrap();
     running.finish().expect_code(0);
     let ran = waiting.finish();
-    assert_eq!(ran.code, 0, "{ran:#?}");
+    assert_eq!((ran.code, ran.result()["outcome"].clone()), (0, "nothing_to_do".into()), "{ran:#?}");
     assert_eq!(history(&db), "001 applied, 002 applied");
+    assert_eq!(runs(&db), "apply done 0, apply done 0");
     assert_eq!(db.sql("select count(*) from ripcord.lock"), "0");
 
     let ran = project.json(&["apply", "--wait", "1ms"]).expect_code(0);
@@ -233,4 +234,121 @@ fn an_approval_is_asked_for_and_recorded() {
     let ran = project.json(&["apply"]).expect_code(1);
     assert_eq!(ran.result()["outcome"], "invalid", "{ran:#?}");
     tells(&ran, "unchanged", "ripcord validate");
+}
+
+#[test]
+fn a_signal_while_an_index_is_built_leaves_no_invalid_index() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    let before = db.schema();
+    project.migration(
+        "002_index.sql",
+        "CREATE INDEX CONCURRENTLY orders_note ON orders (note);",
+        "DROP INDEX IF EXISTS orders_note;",
+    );
+    // An old snapshot that the index's builder waits for, once the backup is made.
+    let point = project.path().join("point");
+    let mut running =
+        Running::with_faults(&project, &["--json", "apply"], &format!("apply_backed_up=wait:{}", point.display()));
+    running.until("the backup", || point.exists());
+    let holding = Holding::open(&db, "set transaction isolation level repeatable read; select 1");
+    std::fs::remove_file(&point).unwrap();
+    running.until("the index", || db.sql("select count(*) from pg_index where not indisvalid") == "1");
+    running.signal("-TERM");
+    let ran = running.finish().expect_code(3);
+    drop(holding);
+    assert_eq!(ran.result()["outcome"], "rolled_back", "{ran:#?}");
+    assert!(ran.result()["error"].as_str().unwrap().contains("stopped on request"), "{ran:#?}");
+    tells(&ran, "as before the run", "ripcord apply");
+    assert_eq!(db.schema(), before);
+    assert_eq!(db.sql("select count(*) from pg_index where not indisvalid"), "0");
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 failed".to_owned(), "apply done 0, apply rolled_back 3".to_owned())
+    );
+}
+
+#[test]
+fn a_signal_while_the_health_is_asked_brings_it_back() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    let before = db.schema();
+    project.configure(
+        "[[health]]\nsql = \"select to_regclass('public.more') is null\"\ninterval = \"50ms\"\ndeadline = \"10m\"\n",
+    );
+    project.migration("002_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
+    let mut running = Running::start(&project, &["--json", "apply"]);
+    running.until_it_says("returned ?column?: f");
+    running.signal("-TERM");
+    let ran = running.finish().expect_code(3);
+    assert_eq!(ran.result()["outcome"], "rolled_back", "{ran:#?}");
+    tells(&ran, "as before the run", "ripcord apply");
+    assert_eq!(db.schema(), before);
+}
+
+#[test]
+fn a_signal_while_the_lock_is_waited_for_ends_the_waiting() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    project.migration("002_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
+    let point = project.path().join("point");
+    let mut running =
+        Running::with_faults(&project, &["--json", "apply"], &format!("apply_backed_up=wait:{}", point.display()));
+    running.until("the point", || point.exists());
+    let mut waiting = Running::start(&project, &["--json", "apply", "--wait", "1h"]);
+    waiting.until_it_says("step_began");
+    waiting.signal("-TERM");
+    let ran = waiting.finish().expect_code(1);
+    assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
+    tells(&ran, "unchanged", "");
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    assert_eq!(
+        (history(&db), runs(&db)),
+        ("001 applied, 002 applied".to_owned(), "apply done 0, apply done 0".to_owned())
+    );
+}
+
+#[test]
+fn a_run_that_waited_applies_only_what_is_left() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    // Once more would be a second row: nothing but the history keeps it from that.
+    project.migration("002_row.sql", "INSERT INTO orders SELECT max(id) + 1 FROM orders;", "SELECT 1;").migration(
+        "003_row.sql",
+        "INSERT INTO orders SELECT max(id) + 1 FROM orders;",
+        "DELETE FROM orders WHERE id = 102;",
+    );
+    let point = project.path().join("point");
+    let mut running = Running::with_faults(
+        &project,
+        &["--json", "apply", "--limit", "1"],
+        &format!("apply_backed_up=wait:{}", point.display()),
+    );
+    running.until("the point", || point.exists());
+    let mut waiting = Running::start(&project, &["--json", "apply", "--wait", "2m"]);
+    waiting.until_it_says("step_began");
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    let ran = waiting.finish().expect_code(0);
+    assert_eq!(ran.result()["migrations"].as_array().unwrap().len(), 1, "{ran:#?}");
+    assert_eq!(db.sql("select max(id) from orders"), "102");
+    assert_eq!(history(&db), "001 applied, 002 applied, 003 applied");
+
+    // What was planned on other ground is not done.
+    project.migration("004_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
+    let mut running = Running::with_faults(
+        &project,
+        &["--json", "rollback", "--steps", "1"],
+        &format!("backup_snapshot=wait:{}", point.display()),
+    );
+    running.until("the point", || point.exists());
+    let mut waiting = Running::start(&project, &["--json", "apply", "--wait", "2m"]);
+    waiting.until_it_says("step_began");
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    let ran = waiting.finish().expect_code(1);
+    assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
+    tells(&ran, "unchanged", "ripcord apply");
+    assert_eq!(history(&db), "001 applied, 002 applied, 003 rolled_back");
 }

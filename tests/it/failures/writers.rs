@@ -137,6 +137,7 @@ fn what_was_refused_is_restored_once_the_loss_is_accepted() {
         let kept = asides(&db);
         assert_eq!(kept.len(), 1, "{what}: {kept:?}");
         if writable {
+            db.cluster.sql("postgres", &format!("alter database {} allow_connections true", kept[0]));
             let there = db.cluster.sql(&kept[0], "select max(n) from events");
             assert_eq!(there, acknowledged.last().unwrap().to_string(), "{what}");
         }

@@ -162,3 +162,64 @@ pub fn ran(output: Output) -> Ran {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
+
+/// Runs a command under a parent that tells its peak of memory (resident, in bytes; its children's, when
+/// theirs is higher). The parent is Python: the standard library of Rust has no `wait4`.
+pub fn peak_memory(command: &Command) -> (Ran, u64) {
+    const PARENT: &str = "import os, resource, subprocess, sys\n\
+        code = subprocess.call(sys.argv[2:])\n\
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n\
+        open(sys.argv[1], 'w').write(str(peak))\n\
+        os._exit(code if code >= 0 else 1)";
+    let told = tempfile::NamedTempFile::new().unwrap();
+    let mut parent = Command::new("python3");
+    parent.args(["-c", PARENT]).arg(told.path()).arg(command.get_program()).args(command.get_args());
+    parent.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        parent.env(name, value.unwrap());
+    }
+    let ran = ran(parent.output().expect("python3 starts"));
+    let peak = std::fs::read_to_string(told.path()).unwrap().parse().unwrap_or_else(|_| panic!("{ran:#?}"));
+    (ran, peak)
+}
+
+impl Ran {
+    /// The end of what was said: the state of the database, and after a blank line the hint, each by a part of it.
+    #[track_caller]
+    pub fn expect_end(self, database: &str, hint: &str) -> Ran {
+        let at = self.stderr.rfind("database: ").unwrap_or_else(|| panic!("no state of the database: {self:#?}"));
+        let (state, rest) = self.stderr[at..].split_once("\n\n").unwrap_or((&self.stderr[at..], ""));
+        assert!(state.contains(database), "not `{database}` in: {state}\n{self:#?}");
+        if hint.is_empty() {
+            assert_eq!(rest, "", "{self:#?}");
+        } else {
+            assert!(rest.starts_with("hint: ") && rest.contains(hint), "not `{hint}` in: {rest}\n{self:#?}");
+        }
+        self
+    }
+
+    /// The items of a list's result.
+    pub fn items(&self) -> Vec<serde_json::Value> {
+        self.result()["items"].as_array().unwrap_or_else(|| panic!("no items: {self:#?}")).clone()
+    }
+}
+
+impl Project {
+    /// Two migrations: a table, and a hundred rows in it.
+    pub fn shop(&self) -> &Project {
+        self.migration("001_shop.sql", "CREATE TABLE orders (id int PRIMARY KEY, note text);", "DROP TABLE orders;")
+            .migration(
+                "002_fill.sql",
+                "INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 100) AS g;",
+                "DELETE FROM orders;",
+            )
+    }
+
+    /// Takes a backup by hand and returns its id.
+    #[track_caller]
+    pub fn backup(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["backup", "create"];
+        all.extend(arguments);
+        self.run(&all).expect_code(0).stdout.trim().to_owned()
+    }
+}

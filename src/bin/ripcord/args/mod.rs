@@ -138,6 +138,19 @@ pub enum Command {
     #[command(visible_alias = "down")]
     Rollback(RollbackArgs),
     /// Finish or undo what a dead run left
+    ///
+    /// A run that was killed, or that could not bring the database back, is unfinished, and nothing else begins
+    /// before it is closed. `recover` ends what the run's sessions still do at the server, takes its fence and
+    /// its scratch databases away, lets people in again where a swap had closed the database, and then reaches
+    /// one of two states: all of before the run, or all of after it. It says which, and what proves it.
+    ///
+    /// Exit code 0: the run had changed nothing, or was completed. 3: the database was brought back. 4: it was
+    /// not brought back, or was left as it is, as asked. 5: a run is at work. 7: the journal cannot be trusted,
+    /// or another key wrote it.
+    ///
+    /// When bringing it back would lose what others have written since, nothing is done, and a person decides:
+    /// `--writes accept-loss` gives those writes up, and `--on-failure stop` accepts the database as it is now
+    /// and closes the run. The latter is also what to do after mending the database by hand.
     Recover(RecoverArgs),
     /// Make and look after backups
     Backup {
@@ -145,7 +158,7 @@ pub enum Command {
         #[command(subcommand)]
         command: BackupCommand,
     },
-    /// Bring a backup back
+    /// Bring a backup back: in place of the database, or as a new one
     Restore(RestoreArgs),
     /// Delete the backups that no rule keeps
     Prune(PruneArgs),

@@ -149,7 +149,7 @@ pub struct ApplyArgs {
     /// How long one migration may take
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub timeout: Option<Duration>,
-    /// pg_dump processes, and connections of a restore
+    /// Connections of a restore, should one be needed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// How long to wait for another run's lock
@@ -277,10 +277,10 @@ impl RollbackArgs {
 /// `recover`.
 #[derive(Clone, Debug, Args)]
 pub struct RecoverArgs {
-    /// What holds for writes that others commit after the backup
+    /// What holds for writes that others committed after the backup; `accept-loss` gives them up
     #[arg(long, value_name = "HOW")]
     pub writes: Option<WritesWord>,
-    /// How to bring the database back
+    /// How to bring the database back; `stop` accepts it as it is now and closes the run
     #[arg(long, value_name = "HOW")]
     pub on_failure: Option<OnFailureWord>,
     /// Say what would be done
@@ -344,7 +344,7 @@ pub struct BackupCreateArgs {
     /// A tag; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// pg_dump processes
+    /// Without effect in this version: one pg_dump makes the dump
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// Then delete the backups that no rule keeps

@@ -152,6 +152,9 @@ async fn verify(app: &App, ctx: &Context, args: BackupVerifyArgs) -> Result<Exit
             VerifyLevel::Archive => backup::verify(ctx, lineage, id).await.map(drop),
             VerifyLevel::Toc => backup::verify_contents(ctx, lineage, id).await,
         };
+        // Where it is gone, that is what was to be found out.
+        let lost = items.iter().any(|item| item.id == id && item.status == "damaged");
+        let result = result.map_err(|error| if lost { error.with_kind(Kind::Verification) } else { error });
         let status = if result.is_ok() { "verified" } else { "damaged" };
         let error = result.as_ref().err().map(Error::one_line);
         rows.push(vec![id.to_string(), status.to_owned(), error.clone().unwrap_or_default()]);

@@ -3,13 +3,20 @@
 use ripcord::Result;
 use ripcord::ops::doctor::{self, Verdict};
 use ripcord::ops::report::Outcome;
+use ripcord::store::Store;
 
 use crate::app::{App, Exit};
 
 /// Shows every check; exit code 1 when a mandatory one fails.
 pub async fn run(app: &App) -> Result<Exit> {
-    let ctx = app.context().await?;
-    let checks = doctor::examine(&ctx).await;
+    let checks = match app.store() {
+        Ok(_) => doctor::examine(&app.context().await?, None).await,
+        // The rest is told all the same; nothing is looked for in the folder that stands in.
+        Err(error) => {
+            let ctx = app.context_with(Store::open(&std::env::temp_dir().display().to_string())?).await?;
+            doctor::examine(&ctx, Some(error)).await
+        }
+    };
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
     for check in &checks {
         let word = match check.verdict {

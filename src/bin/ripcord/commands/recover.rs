@@ -1,6 +1,6 @@
 //! `recover`: finish or undo what a dead run left.
 
-use ripcord::ops::{recover, run};
+use ripcord::ops::{resume, run};
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
@@ -12,11 +12,11 @@ pub async fn run(app: &App, args: RecoverArgs) -> Result<Exit> {
     let ctx = app.context().await?;
     ctx.keys()?;
     if app.resolved.dry_run {
-        return show(app, &recover::find_unfinished(&ctx).await?);
+        return show(app, &resume::find_unfinished(&ctx).await?);
     }
     let writes = args.writes.map(Into::into);
     let on_failure = args.on_failure.map(Into::into);
-    let report = recover::recover(&ctx, writes, on_failure).await;
+    let report = resume::recover(&ctx, writes, on_failure).await;
     app.out.report(&report);
     Ok(Exit(report.exit_code))
 }

@@ -20,7 +20,10 @@ pub async fn run(app: &App, args: StatusArgs) -> Result<Exit> {
         status.last_backup.as_ref().is_none_or(|item| ripcord::clock::now() - item.created_at > limit)
     });
     if stale {
-        app.out.warn("the newest good backup is older than `--max-backup-age` allows");
+        app.out.warn(match &status.last_backup {
+            Some(_) => "the newest good backup is older than `--max-backup-age` allows: ripcord backup create",
+            None => "there is no good backup: ripcord backup create",
+        });
     }
     let not_done = args.exit_code && (!status.up_to_date || !status.unfinished.is_empty());
     let outcome = if stale || not_done { Outcome::Unchanged } else { Outcome::Done };

@@ -24,7 +24,9 @@ pub async fn run(app: &App, args: WaitArgs) -> Result<Exit> {
                 return Ok(Exit::DONE);
             }
             // A wrong password or a missing database does not mend itself.
-            Err(error) if error.kind() != Kind::Failed || Instant::now() >= deadline => return Err(error),
+            Err(error) if error.kind() != Kind::Failed || is_final(&error) || Instant::now() >= deadline => {
+                return Err(error);
+            }
             Err(_) => {}
         }
         tokio::select! {
@@ -35,4 +37,9 @@ pub async fn run(app: &App, args: WaitArgs) -> Result<Exit> {
             }
         }
     }
+}
+
+/// 28: not let in; 3D000: no such database (PostgreSQL, appendix A).
+fn is_final(error: &ripcord::Error) -> bool {
+    error.sqlstate().is_some_and(|state| state.starts_with("28") || state == "3D000")
 }
