@@ -56,7 +56,7 @@ fn a_scratch_database_may_be_kept() {
     let id = project.backup(&[]);
     let ran = project.json(&["drill", &id, "--keep"]).expect_code(0);
     let kept = ran.items()[0]["kept"].as_str().unwrap().to_owned();
-    assert_eq!(scratch_of(db.cluster, &id), [kept.clone()]);
+    assert_eq!(scratch_of(db.cluster, &id), std::slice::from_ref(&kept));
     assert_eq!(db.cluster.sql(&kept, "select count(*) from orders"), "100");
     assert_ne!(db.cluster.sql(&kept, "select lineage from ripcord.meta"), db.sql("select lineage from ripcord.meta"));
 }
