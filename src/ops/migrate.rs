@@ -288,7 +288,7 @@ async fn count_before_destroying(run: &mut Run<'_>, script: &Script) -> Result<(
     if names.is_empty() {
         return Ok(());
     }
-    let held = super::beside::rows_by_table(&run.live.session, &backup.manifest).await?;
+    let held = super::losses::rows_by_table(&run.live.session, &backup.manifest).await?;
     for name in names {
         let counted = counts::lock_and_count(&run.live.session, &name, &snapshot, &run.ours.xids).await?;
         for (table, count) in counted {

@@ -5,6 +5,7 @@ use super::backup::{self, Taken};
 use super::beside::{self, Build};
 use super::check;
 use super::context;
+use super::losses;
 use super::proof::{Depth, Evidence, Proof};
 use super::report::{Outcome, RunReport};
 use super::run::Run;
@@ -337,8 +338,8 @@ async fn afterwards(run: &Run<'_>, hook: &str) {
 
 async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     // A first count, with others still connected: when it already says no, nothing needs to be loaded.
-    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
-    beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
+    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    losses::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
 
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     let name = databases::scratch_name();
@@ -378,8 +379,8 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
-    beside::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
+    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    losses::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
     // The database that is replaced must not be the only copy of what it holds.
     let safety = backup::Request {
@@ -407,7 +408,7 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
 /// The run stays open, so whoever decides about others' writes does so by `recover`.
 pub(super) fn ask_about_writes(error: Error) -> Error {
     match error.hint_text() {
-        Some(hint) if hint.contains(beside::GIVE_UP) => error.hint(ON_WRITES),
+        Some(hint) if hint.contains(losses::GIVE_UP) => error.hint(ON_WRITES),
         _ => error,
     }
 }

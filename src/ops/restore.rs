@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::backup::{self, Taken};
-use super::beside::{self, Build, Ours, Phases};
+use super::beside::{self, Build, Phases};
 use super::catalog;
 use super::context::{self, Context, Live, blocking};
+use super::losses::{self, Ours};
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run};
 use super::rungs::{self, RestoreWay};
@@ -135,7 +136,7 @@ impl Planned {
                 Some(counted) if counted.total() == 0 && counted.unknowable.is_empty() => {
                     lines.push("no row was written or deleted since the backup".to_owned())
                 }
-                Some(counted) => lines.push(format!("changed since the backup: {}", beside::describe(counted))),
+                Some(counted) => lines.push(format!("changed since the backup: {}", losses::describe(counted))),
                 None => lines.push("changes since the backup: not known".to_owned()),
             }
         }
@@ -231,7 +232,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .map(|row| format!("{}_{}", row.version, row.name))
             .collect();
     }
-    planned.writes = beside::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();
+    planned.writes = losses::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();
     Ok(())
 }
 
@@ -416,8 +417,8 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
     let ctx = run.ctx;
     if policy != Writes::AcceptLoss {
         // With others still connected: when this says no already, nobody has to be sent away.
-        let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
-        beside::allow(ctx, &counted, policy, backup)?;
+        let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
+        losses::allow(ctx, &counted, policy, backup)?;
     }
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let name = databases::scratch_name();
@@ -462,8 +463,8 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
 /// The report, and the name of the database.
 async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
-    let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
-    beside::allow(ctx, &counted, policy, backup)?;
+    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
+    losses::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
     let safety = backup::Request {
         purpose: manifest::Purpose::Safety,

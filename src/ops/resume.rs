@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backup::{self, Taken};
-use super::beside::{self, Ours};
+use super::beside;
 use super::check;
 use super::context::{self, Context, Live};
+use super::losses::{self, Ours};
 use super::proof::{Depth, Evidence};
 use super::recover::{after_restore, bring_back, changed_by, prove_in_place};
 use super::report::{Outcome, RunReport};
@@ -510,8 +511,8 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
         }
         Err(_) => {
             // Others may have written since the run died: their rows are counted as before any restore.
-            let counted = beside::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
-            beside::allow(run.ctx, &counted, run.writes, &backup).map_err(super::recover::ask_about_writes)?;
+            let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+            losses::allow(run.ctx, &counted, run.writes, &backup).map_err(super::recover::ask_about_writes)?;
             backup::verify(run.ctx, run.live.lineage, backup.id).await?;
             beside::in_place(run.ctx, &mut run.live, &mut run.journal, &backup).await?;
             prove_in_place(run, &backup).await?

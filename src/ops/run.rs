@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::backup::Taken;
-use super::beside::Ours;
 use super::context::{Context, Live, TOOL_VERSION, blocking};
+use super::losses::Ours;
 use super::report::{MigrationReport, Outcome, RunReport};
 use crate::clock;
 use crate::control::{self, LockRow, MigrationRow, RunRow};

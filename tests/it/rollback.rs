@@ -276,7 +276,10 @@ fn writes_of_others_stop_the_way_back_and_are_told() {
 
     let result = ran.result();
     assert_eq!(result["outcome"], "not_recovered", "{ran:#?}");
-    assert!(result["database"].as_str().unwrap().contains("PARTLY rolled back: `007_g` undone"), "{ran:#?}");
+    assert!(
+        result["database"].as_str().unwrap().contains("CHANGED and not brought back: `007_g` rolled back"),
+        "{ran:#?}"
+    );
     assert!(result["error"].as_str().unwrap().contains("rows in public.a"), "{ran:#?}");
     assert!(result["hint"].as_str().unwrap().contains("--writes accept-loss"), "{ran:#?}");
     assert_eq!(db.sql("select count(*) from a"), "2");

@@ -188,7 +188,7 @@ fn what_is_done_on_failure_can_be_chosen() {
         assert_eq!(db.schema() == before, choice != "stop", "{choice}");
         assert_eq!(runs(&db), format!("apply done 0, apply {outcome} {code}"));
         let (database, hint) = match choice {
-            "stop" => ("PARTWAY: `002_more` applied", "ripcord rollback"),
+            "stop" => ("PARTWAY: `002_more` of this run applied", "ripcord rollback"),
             "restore" => ("restored from backup", "ripcord apply"),
             _ => ("as before the run", "ripcord apply"),
         };
