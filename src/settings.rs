@@ -70,6 +70,8 @@ pub struct Timeouts {
     pub migration: Duration,
     /// Connecting to the server.
     pub connect: Duration,
+    /// Loading and proving a backup; the swap has its own limits, because it must not be left half done.
+    pub restore: Duration,
     /// How long a run waits for the lock that another run holds.
     pub wait_for_lock: Duration,
 }
@@ -270,6 +272,7 @@ impl Default for Settings {
                 lock: Duration::from_secs(5),
                 migration: Duration::from_secs(600),
                 connect: Duration::from_secs(10),
+                restore: Duration::from_secs(24 * 3600),
                 wait_for_lock: Duration::ZERO,
             },
             retry: Retry { attempts: 3, delay: Duration::from_secs(1) },

@@ -87,6 +87,11 @@ pub async fn build(
     };
     let result = tokio::select! {
         result = result => result,
+        () = tokio::time::sleep(ctx.settings.timeouts.restore) => {
+            let limit = ctx.settings.timeouts.restore.as_secs();
+            Err(Error::failed(format!("loading the backup and proving it took longer than its limit of {limit}s"))
+                .hint("raise `restore` under `[timeouts]` in ripcord.toml"))
+        }
         () = ctx.cancelled() => Err(super::context::stopped()),
     };
     if result.is_err()

@@ -12,6 +12,7 @@ pub mod context;
 pub mod doctor;
 pub mod drill;
 pub mod fault;
+pub mod heartbeat;
 pub mod losses;
 pub mod migrate;
 pub mod proof;

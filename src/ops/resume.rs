@@ -350,6 +350,7 @@ async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &In
         fenced: fence_of(&dead.entries),
         ours: ours_of(&dead.entries),
         approver: None,
+        heartbeat: None,
         unrecorded: None,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::backup::Taken;
 use super::context::{Context, Live, TOOL_VERSION, blocking};
+use super::heartbeat::Heartbeat;
 use super::losses::Ours;
 use super::report::{MigrationReport, Outcome, RunReport};
 use crate::clock;
@@ -42,6 +43,8 @@ pub struct Run<'a> {
     pub fenced: Option<Option<String>>,
     /// What is known of the run's own writes.
     pub ours: Ours,
+    /// Renews the row of the lock.
+    pub heartbeat: Option<Heartbeat>,
     /// Who approved it.
     pub approver: Option<String>,
     /// A failed attempt that could not be written down while the server was gone.
@@ -122,7 +125,7 @@ impl<'a> Run<'a> {
             tool_version: TOOL_VERSION.to_owned(),
         };
         control::put_run(live.session.client(), &row).await?;
-        let run = Run {
+        let mut run = Run {
             ctx,
             live,
             id,
@@ -136,6 +139,7 @@ impl<'a> Run<'a> {
             fenced: None,
             ours: Ours { touched: Some(Vec::new()), ..Ours::default() },
             approver: None,
+            heartbeat: None,
             unrecorded: None,
         };
         run.show_lock(command).await?;
@@ -143,7 +147,7 @@ impl<'a> Run<'a> {
     }
 
     /// Puts the visible row of the lock.
-    pub async fn show_lock(&self, command: &str) -> Result<()> {
+    pub async fn show_lock(&mut self, command: &str) -> Result<()> {
         let now = clock::now();
         let row = LockRow {
             run: self.id,
@@ -155,7 +159,9 @@ impl<'a> Run<'a> {
             heartbeat: now,
             expires_at: now + chrono::TimeDelta::minutes(5),
         };
-        control::put_lock(self.live.session.client(), &row).await
+        control::put_lock(self.live.session.client(), &row).await?;
+        self.heartbeat = Some(Heartbeat::begin(self.ctx.target.clone(), self.id, self.ctx.settings.timeouts.connect));
+        Ok(())
     }
 
     /// Remembers the run's backup, in the journal first.
@@ -229,6 +235,7 @@ impl<'a> Run<'a> {
     /// Closes the run: rows, journal, lock. What cannot be written any more is a warning, since the
     /// outcome stands already.
     pub async fn close(mut self, mut report: RunReport) -> RunReport {
+        self.heartbeat = None;
         if let Err(error) = self.unfence().await {
             self.ctx.progress.warn(format!("the fence could not be taken away: {error}"));
             report.hint = Some("ripcord recover".to_owned());

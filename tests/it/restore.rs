@@ -386,3 +386,21 @@ fn a_database_of_another_owner_comes_back_as_his() {
     his.migration("003_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
     his.run(&["apply"]).expect_code(0);
 }
+
+#[test]
+fn a_restore_that_takes_too_long_leaves_nothing_behind() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.shop();
+    project.run(&["apply"]).expect_code(0);
+    project.backup(&[]);
+    project.configure("[timeouts]\nrestore = \"1ms\"");
+
+    let ran = project.json(&["restore", "latest", "--confirm", &db.name]).expect_code(1);
+
+    assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
+    assert!(ran.stderr.contains("took longer than its limit"), "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from orders"), "100");
+    let name = ran.stdout.split("into `rc_").nth(1).expect("the scratch database is told")[..12].to_owned();
+    assert_eq!(db.sql(&format!("select count(*) from pg_database where datname = 'rc_{name}'")), "0");
+}

@@ -125,6 +125,8 @@ pub struct TimeoutsTable {
     pub migration: Option<Unit<DurationUnit>>,
     /// Connecting.
     pub connect: Option<Unit<DurationUnit>>,
+    /// Loading and proving a backup.
+    pub restore: Option<Unit<DurationUnit>>,
     /// Waiting for another run.
     pub wait_for_lock: Option<Unit<DurationUnit>>,
 }

@@ -224,6 +224,13 @@ fn timeouts(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Settings)
             |section| section.timeouts.connect.map(file::Unit::get),
             standard.connect,
         )?,
+        restore: resolver.value(
+            "timeouts.restore",
+            None,
+            NONE,
+            |section| section.timeouts.restore.map(file::Unit::get),
+            standard.restore,
+        )?,
         wait_for_lock: resolver.value(
             "timeouts.wait_for_lock",
             typed.wait_for_lock,
