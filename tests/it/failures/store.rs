@@ -98,12 +98,14 @@ fn a_file_size_limit_is_a_failure_like_any_other() {
 
 #[test]
 fn a_full_disk_is_a_failure_like_any_other() {
-    // A small file system of its own needs root and the right to mount; the limit above stands in elsewhere.
-    if unprivileged_user().is_none()
-        || !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success())
-    {
-        return;
-    }
+    // A small file system of its own: root mounts it in a mount namespace, an ordinary user in a user namespace.
+    let namespace: &[&str] = if unprivileged_user().is_some() { &["-m"] } else { &["--map-root-user", "-m"] };
+    let may = Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success());
+    assert!(
+        may,
+        "this test needs `unshare {}` (util-linux, and user namespaces for ordinary users)",
+        namespace.join(" ")
+    );
     let db = Cluster::shared().database();
     let project = shop(&db);
     more(&project);
@@ -114,7 +116,7 @@ fn a_full_disk_is_a_failure_like_any_other() {
     let mounted = "mkdir small && mount -t tmpfs -o size=512k none small && cp -a backups/. small/ && mount --bind small backups \
                    && \"$@\"; code=$?; cp -a backups/. kept/; exit $code";
     std::fs::create_dir(project.path().join("kept")).unwrap();
-    command.args(["-m", "sh", "-c", mounted, "sh"]).arg(plain.get_program()).args(plain.get_args());
+    command.args(namespace).args(["sh", "-c", mounted, "sh"]).arg(plain.get_program()).args(plain.get_args());
     command.current_dir(project.path()).env_clear();
     command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let ran = ran(command.stdin(Stdio::null()).output().unwrap()).expect_code(1);
