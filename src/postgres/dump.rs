@@ -190,7 +190,7 @@ fn arguments(options: &DumpOptions) -> Vec<String> {
 
 /// Reads to the end and keeps the last bytes, so that a child which complains a million times neither blocks
 /// nor fills our memory.
-fn read_end(mut stderr: ChildStderr) -> Vec<u8> {
+pub(super) fn read_end(mut stderr: ChildStderr) -> Vec<u8> {
     let mut kept = VecDeque::new();
     let mut buffer = [0; 4096];
     loop {

@@ -1,6 +1,5 @@
 //! `pg_restore` as a child process: what it reads, what it says, how it ends.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,12 +14,10 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::error::{Error, Result};
+use crate::postgres::dump::read_end;
 
 /// Read and written at once.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// What is kept of stderr: its end.
-const KEPT_STDERR_BYTES: usize = 64 << 10;
 
 /// Lines of stderr that an error shows.
 const SHOWN_LINES: usize = 8;
@@ -220,24 +217,6 @@ fn feed(
             }
         }
     }
-}
-
-fn read_end(mut stderr: std::process::ChildStderr) -> Vec<u8> {
-    let mut kept = VecDeque::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match stderr.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                kept.extend(buffer.iter().take(count));
-                let excess = kept.len().saturating_sub(KEPT_STDERR_BYTES);
-                kept.drain(..excess);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    kept.into()
 }
 
 /// The lines that may be shown. The statement that failed is none of them, nor is the row: they may hold
