@@ -51,12 +51,24 @@ pub struct BackupSettings {
     /// zstd's level, 1 to 19. Over numbers, documents, text and noise together, 3 stores as many bytes as 1
     /// (`docs/measurements.md`) and takes two to three times as long.
     pub compression_level: i32,
+    /// Threads that compress and seal; 0: one a core, 8 at most.
+    pub threads: u32,
     /// pg_dump processes at once.
     pub jobs: u32,
     /// How long a backup may take.
     pub timeout: Duration,
     /// Schemas that are left out, besides ripcord's own.
     pub exclude_schemas: Vec<String>,
+}
+
+impl BackupSettings {
+    /// How many threads compress and seal. More than 8 would only wait for pg_dump, each with its megabytes.
+    pub fn sealing_threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            set => usize::try_from(set).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// How long things may take.
@@ -287,6 +299,7 @@ impl Default for Settings {
             pg_bin: Vec::new(),
             backup: BackupSettings {
                 compression_level: 1,
+                threads: 0,
                 jobs: 1,
                 timeout: Duration::from_secs(3600),
                 exclude_schemas: Vec::new(),

@@ -28,7 +28,7 @@ pub use reader::ArchiveReader;
 pub use rows::BlockRows;
 pub use scan::{Contents, Scanner};
 pub use toc::{Text, Toc, TocEntry};
-pub use verify::verify;
+pub use verify::{authenticate, verify};
 pub use writer::{ArchiveWriter, Finished};
 
 use crate::ids::{BackupId, Lineage};

@@ -1,7 +1,7 @@
 //! One frame: compressed, sealed, and bound to its place. The byte layout is that of
 //! `docs/archive-format.md`; stream and manifest share it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{AeadInOut, Aes256Gcm};
@@ -104,19 +104,24 @@ impl FrameKey {
         plain: &[u8],
         frame: &mut Vec<u8>,
     ) -> Result<(), ArchiveError> {
-        frame.resize(FRAME_HEADER_BYTES + MAX_SEALED_BYTES, 0);
-        let body = &mut frame[FRAME_HEADER_BYTES..];
-        let compressed =
-            compressor.compress_to_buffer(plain, body).map_err(|error| ArchiveError::Sealing(error.to_string()))?;
+        frame.clear();
+        frame.reserve_exact(FRAME_HEADER_BYTES + MAX_SEALED_BYTES);
+        frame.resize(FRAME_HEADER_BYTES, 0);
+        // zstd writes behind the header, into room that nobody has to fill with zeros first.
+        let mut behind = Cursor::new(std::mem::take(frame));
+        behind.set_position(FRAME_HEADER_BYTES as u64);
+        let compressed = compressor
+            .compress_to_buffer(plain, &mut behind)
+            .map_err(|error| ArchiveError::Sealing(error.to_string()))?;
+        *frame = behind.into_inner();
         let tag = self
             .cipher
             .encrypt_inout_detached(
                 &self.nonce(counter, last).into(),
                 &self.associated(counter, last),
-                InOutBuf::from(&mut body[..compressed]),
+                InOutBuf::from(&mut frame[FRAME_HEADER_BYTES..]),
             )
             .map_err(|_| ArchiveError::Sealing("the frame is too long".to_owned()))?;
-        frame.truncate(FRAME_HEADER_BYTES + compressed);
         frame.extend_from_slice(&tag);
         let sealed = u32::try_from(compressed + TAG_BYTES)
             .map_err(|_| ArchiveError::Sealing("the frame is too long".to_owned()))?;
@@ -164,17 +169,7 @@ impl FrameKey {
     ) -> Result<(), ArchiveError> {
         let (section, frame) = (self.section(), counter);
         plain.clear();
-        let Some((body, tag)) = sealed.split_last_chunk_mut::<TAG_BYTES>() else {
-            return Err(ArchiveError::NotAuthentic { section, frame });
-        };
-        self.cipher
-            .decrypt_inout_detached(
-                &self.nonce(counter, last).into(),
-                &self.associated(counter, last),
-                InOutBuf::from(&mut *body),
-                &(*tag).into(),
-            )
-            .map_err(|_| ArchiveError::NotAuthentic { section, frame })?;
+        let body = self.authenticate(counter, last, sealed)?;
         // zstd writes no further than the capacity, whatever the frame claims to hold.
         plain.reserve_exact(FRAME_BYTES);
         decompressor
@@ -190,6 +185,28 @@ impl FrameKey {
             return Err(ArchiveError::FrameSize { section, frame, bytes });
         }
         Ok(())
+    }
+
+    /// Authenticates `sealed` (which is overwritten): the compressed bytes as they were sealed.
+    pub(crate) fn authenticate<'a>(
+        &self,
+        counter: u32,
+        last: bool,
+        sealed: &'a mut [u8],
+    ) -> Result<&'a [u8], ArchiveError> {
+        let (section, frame) = (self.section(), counter);
+        let Some((body, tag)) = sealed.split_last_chunk_mut::<TAG_BYTES>() else {
+            return Err(ArchiveError::NotAuthentic { section, frame });
+        };
+        self.cipher
+            .decrypt_inout_detached(
+                &self.nonce(counter, last).into(),
+                &self.associated(counter, last),
+                InOutBuf::from(&mut *body),
+                &(*tag).into(),
+            )
+            .map_err(|_| ArchiveError::NotAuthentic { section, frame })?;
+        Ok(body)
     }
 
     /// Reads the header and sealed bytes of frame `counter`. Allocates no more than a frame can hold.

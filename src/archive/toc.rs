@@ -1,6 +1,7 @@
 //! The table of contents of a custom-format dump (`pg_dump -Fc`, archive versions 1.14 to 1.16), read
 //! as bounded byte strings: names may be in any encoding, and a damaged count must not allocate.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::Error as _;
@@ -145,6 +146,37 @@ impl Toc {
     /// The entry of that number.
     pub fn entry(&self, dump_id: i32) -> Option<&TocEntry> {
         self.entries.iter().find(|entry| entry.dump_id == dump_id)
+    }
+
+    /// The indexes, primary keys and unique constraints of each table that has rows, by the number of the entry
+    /// that brings the rows: as far as nothing has to come before them but the table and what comes before all data.
+    pub fn own_indexes(&self) -> HashMap<i32, Vec<i32>> {
+        let by_id: HashMap<i32, &TocEntry> = self.entries.iter().map(|entry| (entry.dump_id, entry)).collect();
+        let is_table = |number: &i32| by_id.get(number).is_some_and(|entry| entry.description.0 == b"TABLE");
+        let mut of_table: HashMap<i32, Vec<i32>> = HashMap::new();
+        for entry in &self.entries {
+            let is_index = entry.section == Section::PostData
+                && matches!(entry.description.0.as_slice(), b"INDEX" | b"CONSTRAINT");
+            let stands_alone = entry
+                .dependencies
+                .iter()
+                .all(|number| by_id.get(number).is_none_or(|before| before.section == Section::PreData));
+            let mut tables = entry.dependencies.iter().filter(|number| is_table(number));
+            if is_index
+                && stands_alone
+                && let Some(table) = tables.next()
+                // Once for each of its columns that the index reads.
+                && tables.all(|other| other == table)
+            {
+                of_table.entry(*table).or_default().push(entry.dump_id);
+            }
+        }
+        let data = self.entries.iter().filter(|entry| entry.description.0 == b"TABLE DATA");
+        data.filter_map(|data| {
+            let table = data.dependencies.iter().find(|number| is_table(number))?;
+            Some((data.dump_id, of_table.remove(table)?))
+        })
+        .collect()
     }
 
     /// The database's encoding as the ENCODING entry sets it, such as `UTF8`, `LATIN1`, `SQL_ASCII`.

@@ -18,14 +18,19 @@ use super::seal::{FrameKey, Section, new_salt, write_section};
 use super::{FRAME_BYTES, StreamId};
 use crate::keys::SubKeys;
 
+/// As much is read and scanned at once: it is still in the core's own cache when it is scanned.
+const ROOM_BYTES: usize = 256 << 10;
+
 /// Writes one stream: cuts plaintext into frames, compresses and seals them on several threads behind
 /// bounded queues, and writes them in order. Dropped without [`finish`](Self::finish), the stream has
 /// no last frame, and every reader says so.
 pub struct ArchiveWriter<W: Write + Send + 'static> {
     scanner: Scanner,
-    /// Plaintext of the frame that is being filled. A full one waits for the next byte, because only
-    /// then is it known not to be the last.
+    /// The frame that is being filled: room for a whole one, of which the first bytes are taken.
     filling: Vec<u8>,
+    filled: usize,
+    /// A full frame waits for the next byte, because only then is it known not to be the last.
+    full: Option<Vec<u8>>,
     counter: u32,
     line: Line<W>,
     index_key: FrameKey,
@@ -57,7 +62,9 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         let data_key = FrameKey::new(&keys.frames, &salt, Section::Data, id, b"");
         Ok(ArchiveWriter {
             scanner: Scanner::new(keys.digest),
-            filling: Vec::with_capacity(FRAME_BYTES),
+            filling: vec![0; FRAME_BYTES],
+            filled: 0,
+            full: None,
             counter: 0,
             line: Line::start(sink, data_key, level, threads)?,
             index_key: FrameKey::new(&keys.index, &salt, Section::Index, id, b""),
@@ -69,11 +76,37 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
     /// Takes the next plaintext bytes of the dump, in any portions; they are scanned as well. Errors
     /// of the sink and of the threads surface here or in [`finish`](Self::finish); after one, the
     /// writer can only be dropped.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let count = bytes.len().min(room.len());
+            let (now, later) = bytes.split_at(count);
+            room[..count].copy_from_slice(now);
+            self.fed(count)?;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Where the next plaintext bytes may be read to, so that nobody copies them once more. Never empty.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.filled == FRAME_BYTES {
+            let mut fresh = self.line.spare.take();
+            // Costs nothing but the first time: a frame's buffer keeps its length.
+            fresh.resize(FRAME_BYTES, 0);
+            self.full = Some(std::mem::replace(&mut self.filling, fresh));
+            self.filled = 0;
+        }
+        let end = FRAME_BYTES.min(self.filled + ROOM_BYTES);
+        &mut self.filling[self.filled..end]
+    }
+
+    /// Takes the first `count` bytes of [`room`](Self::room), likewise.
+    pub fn fed(&mut self, count: usize) -> Result<(), ArchiveError> {
         if self.failed {
             return Err(ArchiveError::AlreadyFailed);
         }
-        let taken = self.take(bytes);
+        let taken = self.take(count);
         self.failed = taken.is_err();
         taken
     }
@@ -85,13 +118,17 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
 
     /// Writes the last frame and the index, and flushes the sink. A dump that is not complete gets
     /// neither.
-    pub fn finish(self) -> Result<Finished<W>, ArchiveError> {
+    pub fn finish(mut self) -> Result<Finished<W>, ArchiveError> {
         if self.failed {
             return Err(ArchiveError::AlreadyFailed);
         }
         let contents = self.scanner.finish()?;
+        let last = self.full.take().unwrap_or_else(|| {
+            self.filling.truncate(self.filled);
+            self.filling
+        });
         let mut line = self.line;
-        line.send(self.counter, true, self.filling)?;
+        line.send(self.counter, true, last)?;
         let (mut sink, frames) = line.finish()?;
         let index = Index {
             frames,
@@ -111,20 +148,16 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
         })
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
-        self.scanner.feed(bytes)?;
-        while !bytes.is_empty() {
-            if self.filling.len() == FRAME_BYTES {
-                let fresh = self.line.spare.take();
-                let full = std::mem::replace(&mut self.filling, fresh);
-                self.line.send(self.counter, false, full)?;
-                self.counter = self.counter.checked_add(1).ok_or(ArchiveError::TooLarge { section: "data" })?;
-            }
-            let count = bytes.len().min(FRAME_BYTES - self.filling.len());
-            let (now, later) = bytes.split_at(count);
-            self.filling.extend_from_slice(now);
-            bytes = later;
+    fn take(&mut self, count: usize) -> Result<(), ArchiveError> {
+        let end = self.filled.saturating_add(count).min(FRAME_BYTES);
+        self.scanner.feed(&self.filling[self.filled..end])?;
+        if end > self.filled
+            && let Some(full) = self.full.take()
+        {
+            self.line.send(self.counter, false, full)?;
+            self.counter = self.counter.checked_add(1).ok_or(ArchiveError::TooLarge { section: "data" })?;
         }
+        self.filled = end;
         Ok(())
     }
 }
@@ -241,8 +274,7 @@ impl Spare {
         buffers.pop().unwrap_or_else(|| Vec::with_capacity(FRAME_BYTES))
     }
 
-    fn put(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
+    fn put(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if buffers.len() < self.most {
             buffers.push(buffer);

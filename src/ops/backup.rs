@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::context::{Context, Live, TOOL_VERSION, blocking};
@@ -17,9 +16,6 @@ use crate::postgres::dump::{Dump, DumpOptions};
 use crate::postgres::{Session, checks, databases};
 use crate::progress::{Event, Progress};
 use crate::store::{Mark, ObjectWriter, Store};
-
-/// More threads than this would wait for pg_dump, each with its megabytes.
-const MOST_THREADS: usize = 8;
 
 /// Why this backup is taken.
 #[derive(Clone, Debug)]
@@ -300,6 +296,7 @@ async fn dump_to_store(
         stream,
         keys: keys.clone(),
         level: ctx.settings.backup.compression_level,
+        threads: ctx.settings.backup.sealing_threads(),
         estimate: live.findings.database_bytes,
         progress: ctx.progress.clone(),
     };
@@ -329,6 +326,7 @@ struct Pump {
     stream: StreamId,
     keys: SubKeys,
     level: i32,
+    threads: usize,
     estimate: u64,
     progress: Progress,
 }
@@ -350,18 +348,16 @@ impl Pump {
     fn run(self, mut dump: Dump) -> Result<Stored> {
         let StreamId { lineage, backup, stream } = self.stream;
         let sink = Sink(self.store.begin_stream(lineage, backup, stream)?);
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_THREADS);
-        let mut writer = ArchiveWriter::begin(sink, self.stream, &self.keys, self.level, threads)?;
-        let mut buffer = vec![0; 256 << 10];
+        let mut writer = ArchiveWriter::begin(sink, self.stream, &self.keys, self.level, self.threads)?;
         let mut total = 0;
         let mut told = Instant::now();
         let fed = loop {
-            let count = match dump.read(&mut buffer) {
+            let count = match dump.read(writer.room()) {
                 Ok(0) => break Ok(()),
                 Ok(count) => count,
                 Err(error) => break Err(Error::failed("reading pg_dump's output failed").because(error)),
             };
-            if let Err(error) = writer.feed(&buffer[..count]) {
+            if let Err(error) = writer.fed(count) {
                 break Err(from_writing(error));
             }
             total += count as u64;
@@ -407,23 +403,49 @@ fn from_writing(error: archive::ArchiveError) -> Error {
     }
 }
 
-/// Reads the stream from the store again, authenticates every frame and compares the digest of its bytes.
+/// Reads the stream from the store again and authenticates every frame of it.
 async fn read_back(ctx: &Context, stream: StreamId, keys: &SubKeys, stored: &Stored) -> Result<()> {
     let store = ctx.store.clone();
     let keys = keys.clone();
     let index = stored.index.clone();
-    let expected = stored.sha256.clone();
     let progress = ctx.progress.clone();
     let total = stored.contents.raw_bytes;
     blocking(move || {
         store.drop_stream_cache(stream.lineage, stream.backup, stream.stream)?;
-        verify_stream(&store, stream, &keys, &index, &expected, &progress, total, "read_back")
+        authenticate_stream(&store, stream, &keys, &index, &progress, total, "read_back")
     })
     .await
     .map_err(|error| error.context("the backup could not be read back as it was written"))
 }
 
-/// Authenticates one stream of a backup in the store.
+/// Authenticates one stream of a backup in the store; its frames are decompressed by whoever loads them.
+fn authenticate_stream(
+    store: &Store,
+    stream: StreamId,
+    keys: &SubKeys,
+    index: &Index,
+    progress: &Progress,
+    total: u64,
+    step: &'static str,
+) -> Result<()> {
+    let object = store.open_stream(stream.lineage, stream.backup, stream.stream)?;
+    let source = std::io::BufReader::with_capacity(1 << 20, crate::io::Sequential::new(&*object, 0));
+    archive::authenticate(source, stream, keys, index, &mut telling(progress, step, total))?;
+    Ok(())
+}
+
+/// Tells of bytes as they are read, not too often.
+fn telling<'a>(progress: &'a Progress, step: &'static str, total: u64) -> impl FnMut(u64) + 'a {
+    let mut told = 0;
+    move |done| {
+        if done - told > (64 << 20) {
+            told = done;
+            progress.tell(Event::Bytes { step, done, total: Some(total), table: None });
+        }
+    }
+}
+
+/// Authenticates one stream of a backup in the store, decompresses all of it, and compares the digest of its bytes.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn verify_stream(
     store: &Store,
@@ -437,13 +459,7 @@ pub(super) fn verify_stream(
 ) -> Result<()> {
     let object = store.open_stream(stream.lineage, stream.backup, stream.stream)?;
     let source = std::io::BufReader::with_capacity(1 << 20, crate::io::Sequential::new(&*object, 0));
-    let told = AtomicU64::new(0);
-    let found = archive::verify(source, stream, keys, index, &mut |done| {
-        if done - told.load(Ordering::Relaxed) > (64 << 20) {
-            told.store(done, Ordering::Relaxed);
-            progress.tell(Event::Bytes { step, done, total: Some(total), table: None });
-        }
-    })?;
+    let found = archive::verify(source, stream, keys, index, &mut telling(progress, step, total))?;
     if found != sha256 {
         return Err(Error::verification(format!(
             "stream {} of backup `{}` is not the one that was written",
@@ -452,6 +468,32 @@ pub(super) fn verify_stream(
         .because(format!("its SHA-256 is `{found}`, the manifest says `{sha256}`")));
     }
     Ok(())
+}
+
+/// Authenticates a whole backup before it is loaded, so that a damaged one is told at once and not after half of
+/// it is loaded: its manifest and every stream, but each frame is decompressed only when it is loaded. Marks it
+/// damaged when it is.
+pub async fn authenticate(ctx: &Context, backup: &Taken) -> Result<()> {
+    let store = ctx.store.clone();
+    let progress = ctx.progress.clone();
+    let (manifest, keys) = (backup.manifest.clone(), backup.keys.clone());
+    let (lineage, id) = (manifest.clear.lineage, backup.id);
+    let result = blocking(move || {
+        for stream in &manifest.sealed.streams {
+            let of = StreamId { lineage, backup: id, stream: stream.number };
+            let total = manifest.clear.raw_bytes;
+            authenticate_stream(&store, of, &keys, &stream.index, &progress, total, "verify")?;
+        }
+        Ok(())
+    })
+    .await
+    .map_err(|error: Error| {
+        error.context(format!("backup `{id}` is damaged")).hint("restore another one: ripcord backup list")
+    });
+    if let Err(error) = &result {
+        mark_if_damaged(ctx, lineage, id, error).await;
+    }
+    result
 }
 
 /// Authenticates a whole backup: its manifest and every stream. Marks it verified or damaged.

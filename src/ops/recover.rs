@@ -341,7 +341,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     losses::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
 
-    backup::verify(run.ctx, run.live.lineage, backup.id).await?;
+    backup::authenticate(run.ctx, backup).await?;
     let name = databases::scratch_name();
     run.journal.record(Step::ScratchBegan { name: name.clone(), backup: backup.id })?;
     let comment = databases::scratch_comment(run.id, backup.id);

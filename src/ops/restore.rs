@@ -341,7 +341,7 @@ async fn beside_target(
         );
     }
     let tools = ctx.tools(&maintenance)?;
-    backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
+    backup::authenticate(ctx, backup).await?;
     let scratch = databases::scratch_name();
     let lineage = lineage.unwrap_or_default();
     let comment = databases::scratch_comment(crate::ids::RunId::new(), backup.id);
@@ -420,7 +420,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
         let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
         losses::allow(ctx, &counted, policy, backup)?;
     }
-    backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
+    backup::authenticate(ctx, backup).await?;
     let name = databases::scratch_name();
     run.journal.record(Step::ScratchBegan { name: name.clone(), backup: backup.id })?;
     let comment = databases::scratch_comment(run.id, backup.id);

@@ -1,5 +1,6 @@
 //! A backup's archive as the loader wants it: table of contents, rows by table, large objects.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -12,11 +13,16 @@ use crate::postgres::load::{DataSource, LoadPlan, TableLoad};
 /// More connections than this are only made when they were asked for.
 const MOST_JOBS: u32 = 8;
 
+/// Indexes of tables with fewer bytes of rows are not worth a pg_restore of their own.
+const EARLY_BYTES: u64 = 16 << 20;
+
 /// One stream of a backup, opened for reading in any order.
 struct ArchiveSource {
     reader: RandomReader,
     index: Arc<Index>,
     digest_key: [u8; 16],
+    /// Of large tables, by the number of the entry that brings their rows.
+    own_indexes: HashMap<i32, Vec<i32>>,
 }
 
 impl ArchiveSource {
@@ -60,6 +66,11 @@ impl DataSource for ArchiveSource {
         let bytes = self.range(entry.start, entry.end)?;
         Ok(Box::new(BlockRows::new(bytes, entry, self.digest_key)?))
     }
+
+    fn indexes_of(&self, block: usize) -> Vec<i32> {
+        let large = self.index.blocks.get(block).filter(|entry| entry.data_bytes >= EARLY_BYTES);
+        large.and_then(|entry| self.own_indexes.get(&entry.dump_id)).cloned().unwrap_or_default()
+    }
 }
 
 /// How to load a backup, and its table of contents.
@@ -74,12 +85,14 @@ pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
     let object = ctx.store.open_stream(lineage, backup.id, stream.number)?;
     let index = Arc::new(stream.index.clone());
     let id = StreamId { lineage, backup: backup.id, stream: stream.number };
-    let source = ArchiveSource {
+    let mut source = ArchiveSource {
         reader: RandomReader::new(object, id, &backup.keys, index.clone())?,
         index: index.clone(),
         digest_key: backup.keys.digest_key(),
+        own_indexes: HashMap::new(),
     };
     let toc = Toc::parse(&source.table_of_contents()?)?;
+    source.own_indexes = toc.own_indexes();
     let tables = index
         .blocks
         .iter()

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod child;
+mod early;
 mod rows;
 
 use std::io::Read;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 pub use analyze::analyze;
 use child::{Input, Memory, STDIN_PATH, run};
+use early::Builder;
 
 /// The step that bytes are told of.
 const STEP: &str = "load";
@@ -43,6 +45,11 @@ pub trait DataSource: Send + Sync {
     fn whole(&self) -> Result<Box<dyn Read + Send>>;
     /// One table's COPY text.
     fn rows(&self, block: usize) -> Result<Box<dyn Read + Send>>;
+    /// The entries, by their numbers, that may be restored as soon as these rows are in, while others are still
+    /// being loaded: the table's own indexes. None: they wait for the rest.
+    fn indexes_of(&self, _block: usize) -> Vec<i32> {
+        Vec::new()
+    }
 }
 
 /// What to load and how.
@@ -73,7 +80,8 @@ pub struct Loaded {
 }
 
 /// Loads into `target` (a fresh scratch database): pre-data from the table of contents, rows over `jobs`
-/// connections, largest first, large objects and sequence values, post-data with `-j`. The table of
+/// connections, largest first, large objects and sequence values, post-data with `-j`. A connection that has no
+/// more rows to load builds the indexes of tables that are loaded. The table of
 /// contents goes to pg_restore as a memfd, never as a file. Where names or statements cannot be sent as
 /// UTF-8 (SQL_ASCII, other encodings), the whole dump is piped to one pg_restore instead. Every row
 /// count is checked. Always `-e`.
@@ -98,8 +106,11 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
     let before = ["--exit-on-error", "--section=pre-data", STDIN_PATH];
     let mut warnings = restore.run(&before, memory(), None, "the schema could not be loaded").await?;
 
-    // The rows.
-    let rows = rows::load_all(target, plan, &counter).await?;
+    // The rows, and indexes while the last of them are on their way.
+    restore.sort_memory = sort_memory(target, plan.jobs.max(1)).await?;
+    let builder = Arc::new(Builder::new(&restore, contents.clone()));
+    let (rows, built) = rows::load_and_build(target, plan, &counter, Some(&builder)).await?;
+    warnings.extend(builder.warnings());
 
     // What else is data: large objects, and the sequences' values.
     if let Some(list) = restore.other_data(memory()).await? {
@@ -119,11 +130,11 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
     }
 
     // Indexes, constraints, triggers, the refresh of materialized views.
-    restore.sort_memory = sort_memory(target, plan.jobs.max(1)).await?;
     let jobs = format!("--jobs={}", plan.jobs.max(1));
     let after = ["--exit-on-error", "--section=post-data", &jobs, STDIN_PATH];
     let failed = "indexes, constraints and triggers could not be loaded";
-    warnings.extend(restore.run(&after, memory(), None, failed).await?);
+    let list = restore.remaining_post_data(memory(), &built).await?;
+    warnings.extend(restore.run(&after, memory(), list.as_ref(), failed).await?);
     Ok(Loaded { rows, warnings })
 }
 
@@ -210,6 +221,23 @@ impl Restore<'_> {
         Ok((!list.is_empty()).then_some(list))
     }
 
+    /// The list of the post-data entries that were not built yet; `None` when that is all of them.
+    async fn remaining_post_data(&self, contents: Input, built: &[i32]) -> Result<Option<Memory>> {
+        if built.is_empty() {
+            return Ok(None);
+        }
+        let mut command = self.command();
+        command.args(["--list", "--section=post-data", STDIN_PATH]);
+        let listed = run(command, contents, None, "the table of contents could not be listed").await?.stdout;
+        let mut list = Vec::new();
+        for line in listed.split_inclusive(|byte| *byte == b'\n') {
+            if entry_number(line).is_some_and(|number| !built.contains(&number)) {
+                list.extend_from_slice(line);
+            }
+        }
+        Ok(Some(Memory::new(&list)?))
+    }
+
     fn command(&self) -> Command {
         // How the dump wrote its values; and our own fence must not stop us.
         let mut settings = TEXT_SETTINGS.to_vec();
@@ -223,6 +251,12 @@ impl Restore<'_> {
         }
         super::tools::client(&self.tools.pg_restore, self.target, &settings)
     }
+}
+
+/// The number at the start of a line of `pg_restore --list`.
+fn entry_number(line: &[u8]) -> Option<i32> {
+    let end = line.iter().position(|byte| *byte == b';')?;
+    std::str::from_utf8(line.get(..end)?).ok()?.parse().ok()
 }
 
 /// A line of `pg_restore --list` (`3470; 0 0 SEQUENCE SET public sq owner`) that is no table's rows.
@@ -265,6 +299,14 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entrys_number_is_read_from_its_line() {
+        assert_eq!(entry_number(b"3302; 2606 16391 CONSTRAINT public t t_pkey owner\n"), Some(3302));
+        for line in [&b";\n"[..], b"; Selected TOC Entries:\n", b"\n", b"x; 1"] {
+            assert_eq!(entry_number(line), None);
+        }
+    }
 
     #[test]
     fn tables_rows_are_left_out_of_the_list() {

@@ -10,6 +10,7 @@ use futures_util::SinkExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::early::{Builder, Ready};
 use super::{Counter, DataSource, LoadPlan, TableLoad};
 use crate::error::{Error, Result};
 use crate::postgres::{Session, TEXT_SETTINGS, Target, quote};
@@ -20,28 +21,59 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Pieces that wait for the server, per connection.
 const CHUNKS_AHEAD: usize = 4;
 
-/// Loads every table, largest first. Returns the rows by table, in the plan's order.
-pub(super) async fn load_all(target: &Target, plan: &LoadPlan, counter: &Arc<Counter>) -> Result<Vec<(String, u64)>> {
+/// What a row costs the server besides its bytes, in bytes that take as long.
+const ROW_BYTES: u64 = 50;
+
+/// Rows by table, in the plan's order, and the entries that were built besides.
+type Done = (Vec<(String, u64)>, Vec<i32>);
+
+/// Loads every table, the one that takes longest first. A connection that has no more rows to load has `builder`
+/// build the indexes of tables that are in.
+pub(super) async fn load_and_build(
+    target: &Target,
+    plan: &LoadPlan,
+    counter: &Arc<Counter>,
+    builder: Option<&Arc<Builder>>,
+) -> Result<Done> {
     let mut order: Vec<usize> = (0..plan.tables.len()).collect();
-    order.sort_by_key(|at| plan.tables.get(*at).map_or(0, |table| table.bytes));
+    order.sort_by_key(|at| plan.tables.get(*at).map_or(0, |table| table.bytes + ROW_BYTES * table.rows));
     order.reverse();
     let workers = (plan.jobs.max(1) as usize).min(order.len());
     let queue = Arc::new(Mutex::new(VecDeque::from(order)));
+    let (loaded_tables, ready) = Ready::new();
+    let ready = Arc::new(ready);
     let mut running = JoinSet::new();
     for _ in 0..workers {
         let (target, plan, queue, counter) = (target.clone(), plan.clone(), Arc::clone(&queue), Arc::clone(counter));
-        running.spawn(async move { work(&target, &plan, &queue, &counter).await });
+        let (loaded_tables, ready, builder) = (loaded_tables.clone(), Arc::clone(&ready), builder.cloned());
+        running.spawn(async move {
+            let loaded = work(&target, &plan, &queue, &counter, loaded_tables).await?;
+            let mut built = Vec::new();
+            if let Some(builder) = builder {
+                while let Some(entry) = ready.next().await {
+                    builder.build(entry).await?;
+                    built.push(entry);
+                }
+            }
+            Ok::<_, Error>((loaded, built))
+        });
     }
+    // The workers hold the others: when the last of them has loaded its last table, nothing more gets ready.
+    drop(loaded_tables);
     let mut loaded: Vec<(usize, u64)> = Vec::with_capacity(plan.tables.len());
+    let mut built = Vec::new();
     while let Some(finished) = running.join_next().await {
         // The first failure ends the others: dropping the set aborts them.
-        loaded.extend(finished.map_err(|error| Error::failed("a table's load broke off").because(error))??);
+        let (rows, entries) = finished.map_err(|error| Error::failed("a table's load broke off").because(error))??;
+        loaded.extend(rows);
+        built.extend(entries);
     }
     loaded.sort_unstable();
-    Ok(loaded
+    let rows = loaded
         .into_iter()
         .filter_map(|(at, rows)| plan.tables.get(at).map(|table| (table.table.clone(), rows)))
-        .collect())
+        .collect();
+    Ok((rows, built))
 }
 
 async fn work(
@@ -49,6 +81,7 @@ async fn work(
     plan: &LoadPlan,
     queue: &Mutex<VecDeque<usize>>,
     counter: &Counter,
+    loaded_tables: mpsc::UnboundedSender<i32>,
 ) -> Result<Vec<(usize, u64)>> {
     let session = Session::connect(target, "restore", target.connect_timeout()).await?;
     prepare(&session, plan.role.as_deref()).await?;
@@ -63,6 +96,10 @@ async fn work(
                 .because(format!("{rows} rows arrived, and the backup has {}", table.rows)));
         }
         loaded.push((at, rows));
+        for entry in plan.source.indexes_of(table.block) {
+            // Where nothing is built early, nobody listens.
+            let _ = loaded_tables.send(entry);
+        }
     }
     session.close().await;
     Ok(loaded)

@@ -4,6 +4,7 @@ use std::io::{self, Cursor, Read};
 use std::process::Command;
 use std::sync::Arc;
 
+use ripcord::archive::Toc;
 use ripcord::error::{Error, Result};
 use ripcord::postgres::load::{DataSource, LoadPlan, TableLoad};
 
@@ -13,6 +14,8 @@ pub struct Dumped {
     whole: Vec<u8>,
     contents: usize,
     tables: Vec<Vec<u8>>,
+    /// What may be built as soon as their rows are in.
+    indexes: Vec<Vec<i32>>,
     /// Table of contents and the large objects' blocks.
     with_large_objects: Option<Vec<u8>>,
     /// The block whose reading breaks off in the middle.
@@ -42,6 +45,10 @@ impl DataSource for Dumped {
         } else {
             Box::new(Cursor::new(bytes))
         })
+    }
+
+    fn indexes_of(&self, block: usize) -> Vec<i32> {
+        self.indexes.get(block).cloned().unwrap_or_default()
     }
 }
 
@@ -74,6 +81,8 @@ pub fn split(whole: Vec<u8>) -> (Dumped, Vec<TableLoad>) {
     let contents = usize::try_from(reader.position()).unwrap();
     let mut at = contents;
     let (mut tables, mut loads, mut large) = (Vec::new(), Vec::new(), Vec::new());
+    let own_indexes = Toc::parse(&whole[..contents]).unwrap().own_indexes();
+    let mut indexes = Vec::new();
     while at < whole.len() {
         let (begin, kind) = (at, whole[at]);
         at += 1;
@@ -90,6 +99,7 @@ pub fn split(whole: Vec<u8>) -> (Dumped, Vec<TableLoad>) {
                 bytes: data.len() as u64,
             });
             tables.push(data);
+            indexes.push(own_indexes.get(&i32::try_from(id).unwrap()).cloned().unwrap_or_default());
         } else {
             while integer(&whole, &mut at) != 0 {
                 chunks(&whole, &mut at);
@@ -98,7 +108,7 @@ pub fn split(whole: Vec<u8>) -> (Dumped, Vec<TableLoad>) {
         }
     }
     let with_large_objects = (!large.is_empty()).then(|| [&whole[..contents], &large].concat());
-    (Dumped { whole, contents, tables, with_large_objects, breaks: None }, loads)
+    (Dumped { whole, contents, tables, indexes, with_large_objects, breaks: None }, loads)
 }
 
 fn integer(bytes: &[u8], at: &mut usize) -> i64 {

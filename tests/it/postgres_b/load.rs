@@ -86,6 +86,32 @@ async fn every_kind_of_object_comes_back() {
 }
 
 #[tokio::test]
+async fn the_indexes_that_need_nothing_but_their_own_table_are_known_and_built_with_the_rest() {
+    let cluster = Cluster::shared();
+    let source = cluster.database();
+    source.sql(KINDS);
+    source.sql(
+        "create table two (a int not null unique, b int references fa, c text, exclude using btree (b with =));
+         insert into two values (1, null, 'x'); create index two_c on two (upper(c)) where a > 0;
+         comment on index two_c is 'early'; alter table two cluster on two_a_key; alter table two replica identity using index two_a_key",
+    );
+    let whole = dump(cluster, &source.name);
+    let toc = ripcord::archive::Toc::parse(&whole).unwrap();
+    let own = toc.own_indexes();
+    let mut names: Vec<String> = own.values().flatten().map(|number| toc.entry(*number).unwrap().tag.lossy()).collect();
+    names.sort();
+    // Those of partitions wait for their parents'.
+    assert_eq!(names, ["fa fa_pkey", "fb fb_pkey", "ident ident_pkey", "two two_a_key", "two two_b_excl", "two_c"]);
+
+    let copy = cluster.database();
+    let (dumped, tables) = split(whole);
+    load(&tools(cluster), &target(cluster, &copy.name), &plan(dumped, tables, "UTF8"), &Progress::silent())
+        .await
+        .unwrap();
+    assert_eq!(copy.schema(), source.schema());
+}
+
+#[tokio::test]
 async fn a_database_of_any_name_as_another_role_with_settings_that_change_text() {
     let cluster = Cluster::shared();
     let owner = role(cluster, "createdb");

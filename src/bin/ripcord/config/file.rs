@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use ripcord::settings::{Level, OnFailure, Writes};
 use ripcord::{Error, Result};
-use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::{Deserialize, Deserializer, de::Visitor};
 use toml::Spanned;
 
 use super::units;
@@ -83,6 +82,8 @@ pub struct KeyTable {
 pub struct BackupTable {
     /// zstd's level, 1 to 19.
     pub compression_level: Option<i32>,
+    /// Threads that compress and seal.
+    pub threads: Option<u32>,
     /// pg_dump processes at once.
     pub jobs: Option<u32>,
     /// How long a backup may take.

@@ -158,6 +158,9 @@ fn lint_settings(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<Lin
     Ok(LintSettings { levels, large_table_rows })
 }
 
+/// Each has some megabytes of its own.
+const MOST_THREADS: u32 = 64;
+
 fn backup_settings(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Settings) -> Result<BackupSettings> {
     let compression_level = resolver.value(
         "backup.compression_level",
@@ -171,6 +174,11 @@ fn backup_settings(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Se
             "`backup.compression_level` is {compression_level}, and zstd's levels are 1 to 19"
         )));
     }
+    let threads =
+        resolver.value("backup.threads", None, &[], |section| section.backup.threads, defaults.backup.threads)?;
+    if threads > MOST_THREADS {
+        return Err(Error::usage(format!("`backup.threads` is {threads}, and {MOST_THREADS} is the most")));
+    }
     let jobs = resolver.value(
         "backup.jobs",
         typed.jobs,
@@ -180,6 +188,7 @@ fn backup_settings(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Se
     )?;
     Ok(BackupSettings {
         compression_level,
+        threads,
         jobs: at_least_one("backup.jobs", jobs)?,
         timeout: resolver.value(
             "backup.timeout",
