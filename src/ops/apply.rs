@@ -3,10 +3,11 @@
 use super::backup::{self, Request as BackupRequest};
 use super::check;
 use super::context::{self, Context, Live};
+use super::migrate::{self, resumption};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{migrate, prune, resume, rungs};
+use super::{prune, resume, rungs};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -14,7 +15,7 @@ use crate::migration::lint::{self, Severity};
 use crate::migration::plan::{self, Plan, Selection};
 use crate::migration::source::{self, Folder};
 use crate::migration::{Applied, Migration};
-use crate::postgres::{databases, execute};
+use crate::postgres::{Session, databases, execute};
 use crate::settings::{OnFailure, Writes};
 
 /// What to apply, and how.
@@ -71,13 +72,34 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         }
         control::State::Absent => Vec::new(),
     };
-    let plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    let mut plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    tell_resumptions(ctx, &session, request, &mut plan).await?;
     let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
     let mut findings = lint::lint(&pending, ctx.settings.environment.protected);
     findings.extend(duplicates(&folder, &pending, ctx.settings.environment.protected));
     check::doubt_syntax(&session, &pending, &mut findings).await?;
     session.close().await;
     Ok(Planned { folder, plan, findings })
+}
+
+/// What an earlier run did in part is shown in the plan; a file that was changed there makes it invalid.
+async fn tell_resumptions(ctx: &Context, session: &Session, request: &Request, plan: &mut Plan) -> Result<()> {
+    // Without a key no journal can be read; the run itself will ask for one.
+    let (true, false) = (ctx.keys.is_ok(), request.selection.again) else { return Ok(()) };
+    let Some(lineage) = context::lineage_of(session).await? else { return Ok(()) };
+    let pending: Vec<&Migration> = plan.pending.iter().map(|pending| &pending.migration).collect();
+    match resumption::find(ctx, session, lineage, &pending).await {
+        Ok(found) => {
+            for pending in &mut plan.pending {
+                if let Some(resumption) = found.get(pending.migration.version.as_str()) {
+                    pending.reason = resumption::reason(&pending.migration, resumption);
+                }
+            }
+        }
+        Err(error) if error.kind() == Kind::Failed && !error.connection_lost() => plan.errors.push(error),
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Files that share their number with another one, applied or not: which of them is meant, nobody knows.
@@ -244,10 +266,16 @@ async fn begin<'a>(
         backup: None,
         batch: Some(batch),
     };
+    let again = request.selection.again;
+    let pending: Vec<&Migration> = migrations.iter().filter(|_| !again).collect();
+    let resumptions = resumption::find(ctx, &live.session, live.lineage, &pending).await?;
     let mut run = Run::begin(ctx, live, "apply", &intent, migrations).await?;
+    run.resumptions = resumptions;
     run.approver = request.approver.clone();
     for (report, pending) in run.reports.iter_mut().zip(&planned.plan.pending) {
-        report.reason = pending.reason.clone();
+        let resumed = run.resumptions.get(pending.migration.version.as_str());
+        report.reason =
+            resumed.map_or_else(|| pending.reason.clone(), |found| resumption::reason(&pending.migration, found));
     }
     if let Err(error) = audit_begin(&run, request).await {
         let report = RunReport::untouched("apply", error.clone());

@@ -74,6 +74,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     if run.live.session.is_closed() || run.live.maintenance().is_closed() {
         reopen(run).await?;
     }
+    settle_last_statement(run).await?;
     let done = changed_by(run).await?;
 
     // First rung: nothing was committed, so there is nothing to bring back.
@@ -122,6 +123,20 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     restore_rung(run).await
 }
 
+/// What stands of the statement at which a migration outside a transaction stopped. Its invalid index goes when that
+/// leaves nothing of the run, or when the run is to go on there; a DOWN would look for it.
+async fn settle_last_statement(run: &mut Run<'_>) -> Result<()> {
+    let is_first = !changed_by(run).await?.stands_in_part();
+    let tidy = is_first || run.on_failure == OnFailure::Stop;
+    if let Err(error) = migrate::settle_statement(run, tidy).await {
+        if error.connection_lost() {
+            return Err(error);
+        }
+        run.ctx.progress.warn(error.one_line());
+    }
+    Ok(())
+}
+
 /// What to do when the database is back, and nothing better is known.
 fn again(run: &Run<'_>) -> String {
     match run.row.command.as_str() {
@@ -137,6 +152,8 @@ pub(super) struct Changed {
     applied: Vec<control::MigrationRow>,
     /// Begun outside a transaction and not recorded: some of it may stand.
     partial: Option<(String, String)>,
+    /// Whether a statement of that one is done for certain.
+    partial_done: bool,
     /// A script that ended its own transaction: what stands is not known.
     escaped: Option<String>,
     /// Of a rollback: what its DOWNs have undone, or begun to undo outside a transaction.
@@ -147,6 +164,11 @@ impl Changed {
     /// Nothing of the run stands.
     pub(super) fn is_empty(&self) -> bool {
         self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none() && self.undone.is_empty()
+    }
+
+    /// A migration outside a transaction has statements that are done.
+    fn stands_in_part(&self) -> bool {
+        self.partial.is_some() && self.partial_done
     }
 
     /// `` `001_a` applied, `002_b` applied in part``; `whose` stands before the first `applied`.
@@ -171,17 +193,25 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     let rows = control::applied(run.live.session.client()).await?;
     let applied: Vec<_> = rows.into_iter().filter(|row| row.run == Some(run.id)).rev().collect();
     let undone = undone_by(run).await?;
-    let mut partial = None;
-    let mut escaped = None;
+    let mut begun: Option<(String, String)> = None;
+    let (mut partial, mut partial_done, mut escaped) = (None, false, None);
     for entry in run.journal.entries() {
         match &entry.step {
             Step::UpBegan { version, name, transactional: false, .. } => {
-                partial = Some((version.clone(), name.clone()))
+                begun = Some((version.clone(), name.clone()));
+                (partial, partial_done) = (None, false);
             }
+            // Sent, or about to be committed.
+            Step::StatementBegan { .. } => partial = begun.clone(),
+            Step::StatementDone { .. } | Step::Round { .. } => {
+                partial = begun.clone();
+                partial_done = true;
+            }
+            Step::StatementUndone { .. } if !partial_done => partial = None,
             Step::UpDone { version, .. } | Step::DownDone { version, .. }
-                if partial.as_ref().is_some_and(|(begun, _)| begun == version) =>
+                if begun.as_ref().is_some_and(|(begun, _)| begun == version) =>
             {
-                partial = None;
+                (begun, partial, partial_done) = (None, None, false);
             }
             Step::Failed { error } if error.contains("ended the transaction that it ran in") => {
                 escaped = Some(error.clone())
@@ -195,7 +225,7 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     {
         partial = None;
     }
-    Ok(Changed { applied, partial, escaped, undone })
+    Ok(Changed { applied, partial, partial_done, escaped, undone })
 }
 
 /// What the DOWNs of a rollback have undone. Those of the ladder are no change: they take the run's own back.
@@ -246,6 +276,12 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     let scripts: Vec<&Script> = ups.iter().map(|migration| &migration.up).collect();
     if let Some(why) = destroys(&scripts) {
         return Err(Error::failed(format!("no DOWN can bring back what the run destroyed: {why}")));
+    }
+    if let Some(migration) = ups.iter().find(|migration| run.resumptions.contains_key(migration.version.as_str())) {
+        return Err(Error::failed(format!(
+            "an earlier run did the first statements of `{}`, and its DOWN would undo those too",
+            migration.file_name
+        )));
     }
     if let Some(migration) =
         ups.iter().find(|migration| migration.metadata.rollback_strategy.as_deref() == Some("restore"))

@@ -18,6 +18,7 @@ mod readme;
 mod restore;
 mod rollback;
 mod secrets;
+mod statements;
 mod status;
 mod support;
 mod swap;
