@@ -97,6 +97,13 @@ pub enum Step {
         /// The digest of their texts.
         digest: String,
     },
+    /// The SQL of a hook is about to be committed, and has written something.
+    HookChanged {
+        /// Which hook.
+        hook: String,
+        /// Its transaction's id.
+        xid: u64,
+    },
     /// A statement of a migration that runs outside a transaction is about to be sent, or, where it has a
     /// transaction of its own, to be committed.
     StatementBegan {

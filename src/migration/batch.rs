@@ -178,6 +178,17 @@ impl Batch {
     }
 }
 
+/// The statement with a number for each placeholder, as long as it was.
+pub(super) fn with_numbers(statement: &str) -> String {
+    let mut text = statement.to_owned();
+    for token in Lexer::new(statement).map_while(Result::ok) {
+        if token.kind == Kind::Other && token.text(statement) == "?" {
+            text.replace_range(token.start..token.end, "0");
+        }
+    }
+    text
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     Update,

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod classify;
 mod destroyed;
 mod functions;
+pub mod graph;
 mod lexer;
 pub mod lint;
 pub mod plan;

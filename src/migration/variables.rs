@@ -178,10 +178,15 @@ impl Migration {
         }
     }
 
-    /// The same with variables as plain names, for the linter.
+    /// The same with variables as plain names, and numbers for the ends of a batch's range: for the linter.
     pub fn with_names(&self, variables: &Variables) -> Migration {
         let mut named = self.clone();
         named.up.sql = variables.as_names(&named.up.sql).into_owned();
+        for number in self.up.batches.keys() {
+            let Some(statement) = self.up.statements.get(*number) else { continue };
+            let numbered = super::batch::with_numbers(named.up.text(statement));
+            named.up.sql.replace_range(statement.start..statement.end, &numbered);
+        }
         if let Some(down) = &mut named.down {
             down.sql = variables.as_names(&down.sql).into_owned();
         }

@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod backup;
 pub mod beside;
+pub mod cancel;
 pub mod catalog;
 pub mod check;
 pub mod context;
@@ -13,8 +14,10 @@ pub mod doctor;
 pub mod drill;
 pub mod fault;
 pub mod heartbeat;
+pub mod hooks;
 pub mod losses;
 pub mod migrate;
+pub mod plan_file;
 pub mod proof;
 pub mod prune;
 pub mod recover;

@@ -3,8 +3,8 @@
 
 use super::backup::{self, Taken};
 use super::beside::{self, Build};
-use super::check;
 use super::context;
+use super::hooks;
 use super::losses;
 use super::proof::{Depth, Evidence, Proof};
 use super::report::{Outcome, RunReport};
@@ -156,6 +156,8 @@ pub(super) struct Changed {
     partial_done: bool,
     /// A script that ended its own transaction: what stands is not known.
     escaped: Option<String>,
+    /// Hooks whose SQL changed something.
+    hooks: Vec<String>,
     /// Of a rollback: what its DOWNs have undone, or begun to undo outside a transaction.
     undone: Vec<String>,
 }
@@ -163,7 +165,11 @@ pub(super) struct Changed {
 impl Changed {
     /// Nothing of the run stands.
     pub(super) fn is_empty(&self) -> bool {
-        self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none() && self.undone.is_empty()
+        self.applied.is_empty()
+            && self.partial.is_none()
+            && self.escaped.is_none()
+            && self.hooks.is_empty()
+            && self.undone.is_empty()
     }
 
     /// A migration outside a transaction has statements that are done.
@@ -181,6 +187,7 @@ impl Changed {
         }
         parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` applied in part")));
         parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
+        parts.extend(self.hooks.iter().map(|hook| format!("what the hook `{hook}` changed")));
         if parts.is_empty() {
             parts.extend(self.escaped.iter().map(|_| "a script that ended its own transaction in part".to_owned()));
         }
@@ -194,7 +201,7 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     let applied: Vec<_> = rows.into_iter().filter(|row| row.run == Some(run.id)).rev().collect();
     let undone = undone_by(run).await?;
     let mut begun: Option<(String, String)> = None;
-    let (mut partial, mut partial_done, mut escaped) = (None, false, None);
+    let (mut partial, mut partial_done, mut escaped, mut hooks) = (None, false, None, Vec::new());
     for entry in run.journal.entries() {
         match &entry.step {
             Step::UpBegan { version, name, transactional: false, .. } => {
@@ -213,6 +220,7 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
             {
                 (begun, partial, partial_done) = (None, None, false);
             }
+            Step::HookChanged { hook, .. } if !hooks.contains(hook) => hooks.push(hook.clone()),
             Step::Failed { error } if error.contains("ended the transaction that it ran in") => {
                 escaped = Some(error.clone())
             }
@@ -225,7 +233,7 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     {
         partial = None;
     }
-    Ok(Changed { applied, partial, partial_done, escaped, undone })
+    Ok(Changed { applied, partial, partial_done, escaped, hooks, undone })
 }
 
 /// What the DOWNs of a rollback have undone. Those of the ladder are no change: they take the run's own back.
@@ -298,21 +306,27 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::failed("without a backup there is nothing to compare with, so a DOWN cannot be proved"));
     };
-    check::hook(run, "before_rollback").await?;
+    hooks::run(run, "before_rollback").await?;
     for (migration, down) in ups.iter().zip(&downs) {
         let limits = migrate::limits(run, migration);
         migrate::down(run, migration.version.as_str(), &migration.name, down, &limits, "down").await?;
         run.ctx.faults.at("between_downs").await;
     }
     let down_scripts: Vec<&Script> = downs.iter().collect();
-    let proof = prove_down(run, &backup, &scripts, &down_scripts).await?;
+    // What a hook changed is no DOWN's to undo, and the rows must tell.
+    let additive = if done.hooks.is_empty() {
+        additive_run(&scripts, &down_scripts)
+    } else {
+        Err("a hook's SQL changed something".to_owned())
+    };
+    let proof = prove_down(run, &backup, additive).await?;
     afterwards(run, "after_rollback").await;
     Ok(proof)
 }
 
 /// A DOWN is believed when the schema is the one of before and either every row is, or, while others
 /// write, nothing in UP or DOWN can have changed a value or removed a row that was there.
-async fn prove_down(run: &Run<'_>, backup: &Taken, ups: &[&Script], downs: &[&Script]) -> Result<Proof> {
+async fn prove_down(run: &Run<'_>, backup: &Taken, additive: Result<(), String>) -> Result<Proof> {
     let ctx = run.ctx;
     ctx.progress.began("prove", "comparing the database with the backup of before the run");
     let began = std::time::Instant::now();
@@ -320,7 +334,6 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, ups: &[&Script], downs: &[&Sc
     let read = |depth| Evidence::read(ctx, &run.live.tools, &ctx.target, &run.live.session, &backup.keys, depth);
 
     let mut proof = before.compare(&read(Depth::Schema).await?, Depth::Schema);
-    let additive = additive_run(ups, downs);
     if proof.holds && additive.is_ok() {
         proof.kind = "additive".to_owned();
     } else if proof.holds {
@@ -355,7 +368,7 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
     let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
-    check::hook(run, "before_restore").await?;
+    hooks::run(run, "before_restore").await?;
     let reached = match rungs.restore {
         RestoreWay::Swap => restore_beside(run, &backup).await,
         _ => restore_in_place(run, &backup).await,
@@ -366,8 +379,8 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
 }
 
 /// A hook that comes when the database is back: what it makes of that changes nothing.
-async fn afterwards(run: &Run<'_>, hook: &str) {
-    if let Err(error) = check::hook(run, hook).await {
+async fn afterwards(run: &mut Run<'_>, hook: &str) {
+    if let Err(error) = hooks::run(run, hook).await {
         run.ctx.progress.warn(error.one_line());
     }
 }

@@ -394,6 +394,10 @@ fn ours_of(entries: &[Entry]) -> Ours {
             Step::DownBegan { transactional: false, .. } => ours.touched = None,
             Step::StatementBegan { xid, .. } | Step::StatementDone { xid, .. } => ours.xids.extend(xid),
             Step::Round { xid, .. } => ours.xids.push(*xid),
+            Step::HookChanged { xid, .. } => {
+                ours.xids.push(*xid);
+                ours.touched = None;
+            }
             Step::OwnTransaction { xid } => ours.xids.push(*xid),
             Step::Counted { table, rows } => {
                 ours.counted_before.insert(table.clone(), *rows);

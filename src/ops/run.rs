@@ -164,7 +164,8 @@ impl<'a> Run<'a> {
             expires_at: now + chrono::TimeDelta::minutes(5),
         };
         control::put_lock(self.live.session.client(), &row).await?;
-        self.heartbeat = Some(Heartbeat::begin(self.ctx.target.clone(), self.id, self.ctx.settings.timeouts.connect));
+        let limit = self.ctx.settings.timeouts.connect;
+        self.heartbeat = Some(Heartbeat::begin(self.ctx.target.clone(), self.id, limit, self.ctx.asked.clone()));
         Ok(())
     }
 

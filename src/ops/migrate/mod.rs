@@ -114,6 +114,10 @@ async fn unless_cancelled(run: &Run<'_>, work: impl Future<Output = Result<()>>)
 /// Writes down that the migration begins, with its transaction's id: its rows are no foreign writes.
 fn journal_began(run: &mut Run<'_>, migration: &Migration, xid: Option<u64>) -> Result<()> {
     run.ours.xids.extend(xid);
+    if xid.is_none() {
+        // Which tables statements outside a transaction touch is told by no locks.
+        run.ours.touched = None;
+    }
     run.journal.record(Step::UpBegan {
         version: migration.version.to_string(),
         name: migration.name.clone(),

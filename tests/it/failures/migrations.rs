@@ -269,7 +269,7 @@ fn a_commit_that_is_smuggled_in_fails_on_the_server() {
     project.run(&["apply"]).expect_code(0);
     let before = db.schema();
     for up in [
-        "CREATE TABLE more (id int);\nDO $$ begin commit; end $$;",
+        "CREATE TABLE more (id int);\nDO $$ begin call finish(); end $$;",
         "CREATE TABLE more (id int);\nCALL finish();",
         "CREATE TABLE more (id int);\nDO $$ begin execute 'commit'; end $$;",
     ] {

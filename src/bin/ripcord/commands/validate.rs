@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use ripcord::migration::lint::{self, Finding, Severity};
-use ripcord::migration::source;
+use ripcord::migration::{Variables, source};
 use ripcord::ops::report::Outcome;
 use ripcord::{Error, Result};
 
@@ -20,7 +20,9 @@ pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
         ),
         None => None,
     };
-    let folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
+    let mut folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
+    let variables = Variables::new(app.settings().variables.clone());
+    folder.migrations = folder.migrations.iter().map(|migration| migration.with_names(&variables)).collect();
     for (path, why) in &folder.skipped {
         app.out.note(&format!("`{}` is left out: {why}", path.display()));
     }
