@@ -63,6 +63,18 @@ pub enum Step {
     },
     /// The run goes without a backup, as policy allowed.
     BackupSkipped,
+    /// A migration's UP has run in a transaction that is about to be committed: when the answer to the COMMIT is
+    /// lost, this is what is known of it. Before that, there is nothing that anybody would have to know.
+    UpCommits {
+        /// Version.
+        version: String,
+        /// Name.
+        name: String,
+        /// The transaction's id: its rows are no foreign writes.
+        xid: u64,
+        /// Tables that it locked for writing, `schema.table`.
+        touched: Vec<String>,
+    },
     /// A migration's UP is about to run.
     UpBegan {
         /// Version.
@@ -96,6 +108,9 @@ pub enum Step {
         statements: usize,
         /// The digest of their texts.
         digest: String,
+        /// The last keys that a statement in batches had reached, with their transactions.
+        #[serde(default)]
+        keys: Vec<(String, u64)>,
     },
     /// The SQL of a hook is about to be committed, and has written something.
     HookChanged {

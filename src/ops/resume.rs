@@ -391,6 +391,12 @@ fn ours_of(entries: &[Entry]) -> Ours {
                     ours.touched = None;
                 }
             }
+            Step::UpCommits { xid, touched, .. } => {
+                ours.xids.push(*xid);
+                if let Some(all) = &mut ours.touched {
+                    all.extend(touched.iter().cloned());
+                }
+            }
             Step::DownBegan { transactional: false, .. } => ours.touched = None,
             Step::StatementBegan { xid, .. } | Step::StatementDone { xid, .. } => ours.xids.extend(xid),
             Step::Round { xid, .. } => ours.xids.push(*xid),

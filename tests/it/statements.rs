@@ -164,7 +164,9 @@ fn a_copy_walks_along_the_key_and_goes_on_after_a_kill() {
         project.migration(
             "002_copy.sql",
             "-- ripcord: batch size=30 key=users.id\n\
-             INSERT INTO users_new SELECT id, email, NULL FROM users WHERE id > ? AND id <= ? LIMIT 1000;",
+             INSERT INTO users_new SELECT id, email, NULL FROM users WHERE id > ? AND id <= ? LIMIT 1000;\n\
+             -- ripcord: batch size=60 key=id\n\
+             UPDATE users SET email_new = 'moved';",
             "TRUNCATE users_new;",
         );
         let output = project.command(&["apply"]).env("RIPCORD_FAULTS", format!("{point}=kill")).output().unwrap();
@@ -175,6 +177,8 @@ fn a_copy_walks_along_the_key_and_goes_on_after_a_kill() {
         project.json(&["apply"]).expect_code(0);
         assert_eq!(db.sql("select count(*) || ' ' || count(distinct id) from users_new"), "100 100", "{point}");
         assert_eq!(transactions(&db, "users_new"), "4", "{point}");
+        // The second statement begins at its own beginning.
+        assert_eq!(db.sql("select count(*) from users where email_new = 'moved'"), "100", "{point}");
     }
 }
 

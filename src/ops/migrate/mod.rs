@@ -111,28 +111,24 @@ async fn unless_cancelled(run: &Run<'_>, work: impl Future<Output = Result<()>>)
     }
 }
 
-/// Writes down that the migration begins, with its transaction's id: its rows are no foreign writes.
-fn journal_began(run: &mut Run<'_>, migration: &Migration, xid: Option<u64>) -> Result<()> {
-    run.ours.xids.extend(xid);
-    if xid.is_none() {
-        // Which tables statements outside a transaction touch is told by no locks.
-        run.ours.touched = None;
-    }
+/// Writes down that a migration begins that runs statement by statement.
+fn journal_began(run: &mut Run<'_>, migration: &Migration) -> Result<()> {
+    // Which tables statements outside a transaction touch is told by no locks.
+    run.ours.touched = None;
     run.journal.record(Step::UpBegan {
         version: migration.version.to_string(),
         name: migration.name.clone(),
-        transactional: xid.is_some(),
-        xid,
+        transactional: false,
+        xid: None,
     })
 }
 
-fn journal_done(run: &mut Run<'_>, migration: &Migration, touched: Option<Vec<String>>) -> Result<()> {
-    match (&mut run.ours.touched, &touched) {
-        (Some(all), Some(more)) => all.extend(more.iter().cloned()),
-        (all, None) => *all = None,
-        (None, _) => {}
-    }
-    run.journal.record(Step::UpDone { version: migration.version.to_string(), name: migration.name.clone(), touched })
+fn journal_done(run: &mut Run<'_>, migration: &Migration) -> Result<()> {
+    run.journal.record(Step::UpDone {
+        version: migration.version.to_string(),
+        name: migration.name.clone(),
+        touched: None,
+    })
 }
 
 fn applied_row(run: &Run<'_>, migration: &Migration, batch: i32, began: Instant) -> MigrationRow {

@@ -99,8 +99,9 @@ fn reached(run: RunId, version: &str, entries: &[Entry]) -> Option<(Resumption, 
     let mut keys: Vec<(String, u64)> = Vec::new();
     for entry in entries {
         match &entry.step {
-            Step::Resumed { version: of, statements, digest, .. } if of == version => {
+            Step::Resumed { version: of, statements, digest, keys: before, .. } if of == version => {
                 reached = Some((*statements, digest.clone()));
+                keys.clone_from(before);
             }
             Step::StatementDone { version: of, statement, digest, .. } if of == version => {
                 reached = Some((statement + 1, digest.clone()));

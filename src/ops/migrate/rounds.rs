@@ -100,7 +100,7 @@ async fn along_key(
     let (table, column) = (&keyed.table, &keyed.column);
     let key_type = type_of(run, script, keyed).await?;
     let typed = |value: &str| format!("{}::{key_type}", quote::literal(value));
-    let mut after = match reached_before(run, migration).await? {
+    let mut after = match reached_before(run, migration, number).await? {
         Some(key) => key,
         None => first_bound(run, script, keyed, &key_type).await?,
     };
@@ -195,8 +195,10 @@ async fn between(run: &Run<'_>, batch: &Batch) -> Result<()> {
 }
 
 /// The key up to which an earlier run came for certain.
-async fn reached_before(run: &Run<'_>, migration: &Migration) -> Result<Option<String>> {
-    let Some(resumption) = run.resumptions.get(migration.version.as_str()) else { return Ok(None) };
+async fn reached_before(run: &Run<'_>, migration: &Migration, number: usize) -> Result<Option<String>> {
+    let found = run.resumptions.get(migration.version.as_str());
+    // The statements after the one at which it stopped begin at their beginning.
+    let Some(resumption) = found.filter(|found| found.statements == number) else { return Ok(None) };
     // Of several rounds the one before the last is committed: the last one began after it.
     let Some((last, xid)) = resumption.keys.last() else { return Ok(None) };
     let before = || resumption.keys.iter().rev().nth(1).map(|(key, _)| key.clone());

@@ -17,7 +17,7 @@ use crate::postgres::{checks, counts, execute};
 /// as ours.
 pub(super) async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<()> {
     let began = Instant::now();
-    journal_began(run, migration, None)?;
+    journal_began(run, migration)?;
     let resumption = run.resumptions.get(migration.version.as_str()).cloned();
     let first = match &resumption {
         Some(resumption) => go_on(run, migration, resumption).await?,
@@ -30,8 +30,7 @@ pub(super) async fn up_by_statement(run: &mut Run<'_>, migration: &Migration, ba
     execute::reset(&run.live.session).await?;
     let row = applied_row(run, migration, batch, began);
     control::record_migration(run.live.session.client(), &row).await?;
-    // Which tables such statements touched is not told by the locks of one transaction.
-    journal_done(run, migration, None)
+    journal_done(run, migration)
 }
 
 /// Whether a statement is sent without a transaction around it. A procedure may commit, which only its body tells.
@@ -57,6 +56,7 @@ async fn go_on(run: &mut Run<'_>, migration: &Migration, resumption: &Resumption
         run: resumption.run,
         statements: resumption.statements,
         digest: migration.up.digest(resumption.statements),
+        keys: resumption.keys.clone(),
     })?;
     // What the statement left that stopped the run: the next attempt would find its name taken.
     if let Some(before) = &resumption.interrupted
@@ -80,7 +80,12 @@ async fn until_done(run: &mut Run<'_>, migration: &Migration, number: usize) -> 
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        if !may_retry(run, migration, &error, attempt) || settle_statement(run, true).await? != Left::Nothing {
+        // Rounds are tried again one by one.
+        let in_batches = migration.up.batches.contains_key(&number);
+        if in_batches
+            || !may_retry(run, migration, &error, attempt)
+            || settle_statement(run, true).await? != Left::Nothing
+        {
             return Err(error);
         }
         attempt += 1;

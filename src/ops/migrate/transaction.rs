@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::destroying::count_before_destroying;
-use super::{applied_row, journal_began, journal_done, limits, may_retry, pause, record_failure, unless_cancelled};
+use super::{applied_row, limits, may_retry, pause, record_failure, unless_cancelled};
 use crate::control;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::Step;
 use crate::migration::Migration;
 use crate::ops::beside::millis;
@@ -79,27 +79,21 @@ async fn in_one_transaction(
     let Some(first) = migrations.first() else { return Ok(()) };
     let counted = run.ours.counted_before.clone();
     execute::begin(&run.live.session, &limits(run, first)).await?;
-    let touched = match run_all(run, migrations, batch, reached).await {
-        Ok(touched) => touched,
-        Err(error) => {
-            // The first failure is the one to tell. A lost connection has rolled back by itself.
-            let _ = execute::rollback(&run.live.session).await;
-            // What was counted holds no longer: the tables stand again, and others write to them.
-            run.ours.counted_before = counted;
-            return Err(error);
-        }
-    };
+    if let Err(error) = run_all(run, migrations, batch, reached).await {
+        // The first failure is the one to tell. A lost connection has rolled back by itself.
+        let _ = execute::rollback(&run.live.session).await;
+        // What was counted holds no longer: the tables stand again, and others write to them.
+        run.ours.counted_before = counted;
+        return Err(error);
+    }
     run.ctx.faults.at("up_before_commit").await;
     execute::commit(&run.live.session).await?;
     run.ctx.faults.at("up_committed").await;
-    for migration in migrations {
-        journal_done(run, migration, Some(touched.clone()))?;
-    }
     execute::reset(&run.live.session).await
 }
 
-/// Everything up to the COMMIT. Returns the tables that were touched.
-async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reached: &mut usize) -> Result<Vec<String>> {
+/// Everything up to the COMMIT.
+async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reached: &mut usize) -> Result<()> {
     // Alone, it is told by the caller, once however often it is tried.
     let several = migrations.len() > 1;
     for migration in migrations {
@@ -126,25 +120,23 @@ async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reache
             run.ctx.progress.tell(Event::MigrationFinished { version, name, direction: "up", duration_ms });
         }
     }
-    // language=SQL
-    run.live.session.batch("SET LOCAL search_path TO pg_catalog, pg_temp").await?;
-    let touched = counts::touched_tables(&run.live.session).await?;
-    // Before the COMMIT: when its answer is lost, this is what is known of it.
-    run.journal.record(Step::Touched { tables: touched.clone() })?;
-    Ok::<_, Error>(touched)
+    Ok(())
 }
 
 /// One migration's statements and its row, inside the open transaction.
 async fn run_one(run: &mut Run<'_>, migration: &Migration, batch: i32, began: Instant) -> Result<()> {
     let limits = limits(run, migration);
-    let xid = counts::own_xid(&run.live.session).await?;
-    journal_began(run, migration, Some(xid))?;
     count_before_destroying(run, &migration.up, &migration.up.statements).await?;
     let session = &run.live.session;
     unless_cancelled(run, execute::run_in_transaction(session, &migration.up, &migration.file_name, &limits)).await?;
     // The script may have changed its role; the bookkeeping is ours.
-    // language=SQL
-    session.batch("RESET SESSION AUTHORIZATION; RESET ROLE").await?;
+    let (xid, touched) = counts::own_and_touched(session).await?;
     let row = applied_row(run, migration, batch, began);
-    control::record_migration(session.client(), &row).await
+    control::record_migration(session.client(), &row).await?;
+    run.ours.xids.push(xid);
+    if let Some(all) = &mut run.ours.touched {
+        all.extend(touched.iter().cloned());
+    }
+    let (version, name) = (migration.version.to_string(), migration.name.clone());
+    run.journal.record(Step::UpCommits { version, name, xid, touched })
 }

@@ -170,15 +170,15 @@ pub async fn run_statement(
 /// Puts the session back as it was: RESET ROLE, RESET ALL, DISCARD TEMP, and our own settings again. Locks that a
 /// script took for its session are given back. A transaction that is open is rolled back.
 pub async fn reset(session: &Session) -> Result<()> {
-    rollback(session).await?;
     // Prepared statements stay: the driver has its own among them.
     // language=SQL
-    session
+    let taken_back = session
         .batch(
-            "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
+            "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
              SELECT pg_catalog.pg_advisory_unlock_all();",
         )
-        .await?;
+        .await;
+    taken_back.map_err(|error| if session.is_closed() { error.with_connection_lost() } else { error })?;
     session.set_later_settings().await
 }
 
