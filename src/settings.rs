@@ -160,13 +160,46 @@ pub enum Writes {
     AcceptLoss,
 }
 
-/// Commands around the steps of a run, each run by `sh -c`.
+/// What runs around the steps of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Hooks {
-    /// Hook's name (`before_run`, `after_backup`, …) → commands.
-    pub commands: BTreeMap<String, Vec<String>>,
-    /// One command's limit.
+    /// Hook's name (`before_run`, `after_backup`, …) → what runs, in order.
+    pub steps: BTreeMap<String, Vec<Hook>>,
+    /// The limit of one that has none of its own.
     pub timeout: Duration,
+}
+
+/// One thing that a hook does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What runs.
+    pub what: HookWhat,
+    /// Its own limit.
+    pub timeout: Option<Duration>,
+    /// Its failure is only told. `None`: that is so after a rollback and after a restore, where nothing would be
+    /// better for failing.
+    pub only_warns: Option<bool>,
+}
+
+/// What a hook runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookWhat {
+    /// By `sh -c`.
+    Command(String),
+    /// On the target, in a transaction of its own; before the backup in one that can only read.
+    Sql(String),
+}
+
+/// What stands against a migration that comes after a later one was applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arrivals {
+    /// The plan is invalid.
+    Linear,
+    /// It is told and never runs.
+    LinearSkip,
+    /// It is told and runs.
+    #[default]
+    NonLinear,
 }
 
 /// What stands against a migration whose applied text has changed.
@@ -272,6 +305,10 @@ pub struct Settings {
     pub writes: Writes,
     /// Commands around the steps.
     pub hooks: Hooks,
+    /// The variables that migrations may use, each with its value when it is set.
+    pub variables: BTreeMap<String, Option<SecretString>>,
+    /// What stands against a migration that arrives late.
+    pub arrivals: Arrivals,
     /// What stands against a changed file.
     pub on_changed: OnChanged,
     /// Tables that must be there after a run, `schema.table`.
@@ -317,7 +354,9 @@ impl Default for Settings {
             health: Vec::new(),
             on_failure: OnFailure::Auto,
             writes: Writes::Refuse,
-            hooks: Hooks { commands: BTreeMap::new(), timeout: Duration::from_secs(60) },
+            hooks: Hooks { steps: BTreeMap::new(), timeout: Duration::from_secs(60) },
+            variables: BTreeMap::new(),
+            arrivals: Arrivals::default(),
             on_changed: OnChanged::Error,
             expect_tables: Vec::new(),
             expect_functions: Vec::new(),

@@ -195,11 +195,9 @@ fn every_command_has_help_and_takes_the_global_options() {
 fn what_this_version_does_not_do_is_a_usage_error() {
     for command in [
         "wrap",
-        "cancel",
         "salvage",
         "rehearse",
         "adopt",
-        "graph",
         "tag",
         "release",
         "changelog",
@@ -601,4 +599,24 @@ fn the_second_signal_stops_at_once_and_says_what_is_left() {
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("stopping in order"), "{stderr}");
     assert!(stderr.contains("database: UNKNOWN, do not retry") && stderr.contains("ripcord recover"), "{stderr}");
+}
+
+#[test]
+fn the_graph_is_drawn_without_a_database() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("001_a.sql"), "SELECT 1;").unwrap();
+    std::fs::write(folder.path().join("002_b.sql"), "-- @depends-on: 001_a.sql\nSELECT 1;").unwrap();
+    let of = |format: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ripcord"))
+            .args(["graph", "--format", format, "--migrations-dir"])
+            .arg(folder.path())
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(of("text"), "001_a.sql\n002_b.sql  after 001_a.sql\n");
+    assert!(of("dot").contains("\"001_a.sql\" -> \"002_b.sql\";"));
+    assert!(of("mermaid").starts_with("flowchart LR\n"));
 }

@@ -111,3 +111,20 @@ pub async fn clear_lock(client: &Client, run: Option<RunId>) -> Result<()> {
         .map_err(while_doing("the lock's row could not be removed"))?;
     Ok(())
 }
+
+/// The action that the audit log has of [`ask_to_stop`].
+const ASKED: &str = "cancel asked";
+
+/// Asks a run to stop. It looks for that with each beat.
+pub async fn ask_to_stop(client: &Client, run: RunId, reason: Option<&str>) -> Result<()> {
+    super::audit(client, Some(run), ASKED, &serde_json::json!({}), reason).await
+}
+
+/// Whether somebody has asked the run to stop.
+pub async fn is_asked_to_stop(client: &Client, run: RunId) -> Result<bool> {
+    // language=SQL
+    const ASK: &str = "select exists (select from ripcord.audit_log
+                        where run_id OPERATOR(pg_catalog.=) $1 and action OPERATOR(pg_catalog.=) $2)";
+    let failed = while_doing("whether the run shall stop could not be read");
+    client.query_one(ASK, &[&run.0, &ASKED]).await.map_err(&failed)?.try_get(0).map_err(&failed)
+}

@@ -63,6 +63,18 @@ pub enum Step {
     },
     /// The run goes without a backup, as policy allowed.
     BackupSkipped,
+    /// A migration's UP has run in a transaction that is about to be committed: when the answer to the COMMIT is
+    /// lost, this is what is known of it. Before that, there is nothing that anybody would have to know.
+    UpCommits {
+        /// Version.
+        version: String,
+        /// Name.
+        name: String,
+        /// The transaction's id: its rows are no foreign writes.
+        xid: u64,
+        /// Tables that it locked for writing, `schema.table`.
+        touched: Vec<String>,
+    },
     /// A migration's UP is about to run.
     UpBegan {
         /// Version.
@@ -86,6 +98,40 @@ pub enum Step {
         /// Its id.
         xid: u64,
     },
+    /// A migration goes on at the statement at which an earlier run stopped.
+    Resumed {
+        /// Version.
+        version: String,
+        /// The run that did the statements before.
+        run: RunId,
+        /// How many statements were done.
+        statements: usize,
+        /// The digest of their texts.
+        digest: String,
+        /// The last keys that a statement in batches had reached, with their transactions.
+        #[serde(default)]
+        keys: Vec<(String, u64)>,
+    },
+    /// The SQL of a hook is about to be committed, and has written something.
+    HookChanged {
+        /// Which hook.
+        hook: String,
+        /// Its transaction's id.
+        xid: u64,
+    },
+    /// A statement of a migration that runs outside a transaction is about to be sent, or, where it has a
+    /// transaction of its own, to be committed.
+    StatementBegan {
+        /// Version.
+        version: String,
+        /// The statement's number, from 0.
+        statement: usize,
+        /// Its transaction's id, when it has one of its own.
+        xid: Option<u64>,
+        /// Before CREATE INDEX CONCURRENTLY: the oids of indexes of that name.
+        #[serde(default)]
+        indexes: Vec<u32>,
+    },
     /// A statement of a migration that runs outside a transaction was done.
     StatementDone {
         /// Version.
@@ -94,6 +140,32 @@ pub enum Step {
         statement: usize,
         /// Its transaction's id, when it had one of its own.
         xid: Option<u64>,
+        /// The digest of the texts of this statement and all before it.
+        #[serde(default)]
+        digest: String,
+    },
+    /// A statement failed and left nothing: it can be run again.
+    StatementUndone {
+        /// Version.
+        version: String,
+        /// The statement's number, from 0.
+        statement: usize,
+        /// Invalid indexes that it had left and that were dropped.
+        dropped: Vec<String>,
+    },
+    /// A round of a statement that repeats in batches was committed, or is about to be.
+    Round {
+        /// Version.
+        version: String,
+        /// The statement's number, from 0.
+        statement: usize,
+        /// Its transaction's id.
+        xid: u64,
+        /// The rows that it changed.
+        rows: u64,
+        /// The key up to which it came, where it goes by a key.
+        #[serde(default)]
+        key: Option<String>,
     },
     /// A migration's UP is committed.
     UpDone {

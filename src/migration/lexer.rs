@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Open,
     /// `)`.
     Close,
+    /// What follows a COPY … FROM STDIN: from its semicolon up to and with the line `\.`.
+    CopyData,
     /// `\`, which SQL does not know: a command of psql.
     Backslash,
     /// Anything else, byte for byte.
@@ -39,9 +41,9 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Neither white space nor a comment.
+    /// Neither white space, nor a comment, nor a COPY's data.
     pub fn is_significant(&self) -> bool {
-        !matches!(self.kind, Kind::Space | Kind::Comment)
+        !matches!(self.kind, Kind::Space | Kind::Comment | Kind::CopyData)
     }
 
     /// Its text.
@@ -63,11 +65,29 @@ pub(crate) struct Unterminated {
 pub(crate) struct Lexer<'a> {
     bytes: &'a [u8],
     at: usize,
+    copy: CopyState,
+}
+
+/// How far the present statement is on its way to being a COPY … FROM STDIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CopyState {
+    /// Nothing of it was read.
+    Blank,
+    /// It begins with COPY, and so many parentheses are open.
+    Begun(usize),
+    /// FROM is the last word, outside parentheses.
+    From,
+    /// FROM STDIN was read.
+    Stdin,
+    /// Data follow.
+    Data,
+    /// It is another statement.
+    Other,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(sql: &'a str) -> Self {
-        Lexer { bytes: sql.as_bytes(), at: 0 }
+        Lexer { bytes: sql.as_bytes(), at: 0, copy: CopyState::Blank }
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -161,8 +181,59 @@ impl<'a> Lexer<'a> {
         (self.byte(end) == b'$').then_some(end + 1)
     }
 
+    /// The end of a COPY's data that begin in the line after `at`; `None`: there are none.
+    fn copy_data(&self, at: usize) -> Option<usize> {
+        let mut line = self.while_(at, |byte| is_space(byte) && byte != b'\n');
+        if self.byte(line) != b'\n' {
+            return None;
+        }
+        loop {
+            let start = line + 1;
+            let end = self.while_(start, |byte| byte != b'\n');
+            let text = self.bytes.get(start..end).unwrap_or_default();
+            if text.strip_suffix(b"\r").unwrap_or(text) == b"\\." {
+                return Some(end);
+            }
+            if end >= self.bytes.len() {
+                return None;
+            }
+            line = end;
+        }
+    }
+
+    /// `\restrict` and `\unrestrict`, which pg_dump puts around a dump, alone in their line.
+    fn dump_guard(&self, at: usize) -> Option<usize> {
+        let start = self.bytes.get(..at)?.iter().rposition(|&byte| byte == b'\n').map_or(0, |before| before + 1);
+        let rest = self.bytes.get(at..)?;
+        let is_guard = rest.starts_with(b"\\restrict ") || rest.starts_with(b"\\unrestrict ");
+        (start == at && is_guard).then(|| self.while_(at, |byte| byte != b'\n' && byte != b'\r'))
+    }
+
+    /// Follows the statement that the token belongs to.
+    fn follow(&mut self, kind: Kind, start: usize, end: usize) {
+        let is = |word: &[u8]| self.bytes.get(start..end).is_some_and(|text| text.eq_ignore_ascii_case(word));
+        self.copy = match (self.copy, kind) {
+            (same, Kind::Space | Kind::Comment) => same,
+            (CopyState::Stdin, Kind::Semicolon) => CopyState::Data,
+            (CopyState::Stdin, _) => CopyState::Stdin,
+            (_, Kind::Semicolon) | (CopyState::Data, _) => CopyState::Blank,
+            (CopyState::Blank, Kind::Word) if is(b"copy") => CopyState::Begun(0),
+            (CopyState::Begun(depth), Kind::Open) => CopyState::Begun(depth + 1),
+            (CopyState::Begun(depth), Kind::Close) => CopyState::Begun(depth.saturating_sub(1)),
+            (CopyState::Begun(0), Kind::Word) if is(b"from") => CopyState::From,
+            (CopyState::Begun(depth), _) => CopyState::Begun(depth),
+            (CopyState::From, Kind::Word) if is(b"stdin") => CopyState::Stdin,
+            _ => CopyState::Other,
+        };
+    }
+
     fn token(&self) -> Result<(Kind, usize), &'static str> {
         let at = self.at;
+        if self.copy == CopyState::Data
+            && let Some(end) = self.copy_data(at)
+        {
+            return Ok((Kind::CopyData, end));
+        }
         let (byte, next) = (self.byte(at), self.byte(at + 1));
         Ok(match byte {
             0xef if at == 0 && self.bytes.starts_with(b"\xef\xbb\xbf") => (Kind::Space, 3),
@@ -193,7 +264,10 @@ impl<'a> Lexer<'a> {
             b';' => (Kind::Semicolon, at + 1),
             b'(' => (Kind::Open, at + 1),
             b')' => (Kind::Close, at + 1),
-            b'\\' => (Kind::Backslash, at + 1),
+            b'\\' => match self.dump_guard(at) {
+                Some(end) => (Kind::Comment, end),
+                None => (Kind::Backslash, at + 1),
+            },
             _ if is_word_start(byte) => (Kind::Word, self.while_(at, is_word)),
             _ => (Kind::Other, at + 1),
         })
@@ -212,6 +286,7 @@ impl Iterator for Lexer<'_> {
             Ok((kind, end)) => {
                 let end = end.min(self.bytes.len());
                 self.at = end;
+                self.follow(kind, start, end);
                 Some(Ok(Token { kind, start, end }))
             }
             Err(what) => {

@@ -2,9 +2,11 @@
 //! planning, linting. No database, and no I/O but reading the folder.
 
 pub mod additive;
+pub mod batch;
 pub mod classify;
 mod destroyed;
 mod functions;
+pub mod graph;
 mod lexer;
 pub mod lint;
 pub mod plan;
@@ -15,6 +17,7 @@ pub mod split;
 pub mod template;
 mod tree;
 pub mod undo;
+pub mod variables;
 mod version;
 
 use std::collections::BTreeMap;
@@ -24,7 +27,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use additive::{additive_run, additive_run_knowing, destroys};
+pub use batch::Batch;
 pub use destroyed::{destroyed_schemas, destroyed_tables};
+pub use variables::Variables;
 pub use version::Version;
 
 /// What a migration's file says of itself, whatever its layout's spelling.
@@ -56,6 +61,12 @@ pub struct Metadata {
     pub statement_timeout: Option<Duration>,
     /// Its own `lock_timeout`.
     pub lock_timeout: Option<Duration>,
+    /// How often its whole transaction is tried, the first attempt included.
+    #[serde(default)]
+    pub retry: Option<u32>,
+    /// The environments that it is for; empty: all.
+    #[serde(default)]
+    pub environments: Vec<String>,
     /// Findings that the author allows in this file: rule → reason (`-- ripcord: allow RULE REASON`).
     #[serde(default)]
     pub allow: BTreeMap<String, String>,
@@ -76,7 +87,7 @@ pub struct Remark {
 }
 
 /// SQL to run, cut out of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     /// The text, exactly as in the file.
     pub sql: String,
@@ -86,6 +97,10 @@ pub struct Script {
     pub statements: Vec<Statement>,
     /// Why it cannot run in one transaction; `None`: it can.
     pub no_transaction: Option<String>,
+    /// The values of the variables in it; none of them stands in `sql`.
+    pub variables: Variables,
+    /// The statements that repeat in batches, by their number from 0.
+    pub batches: BTreeMap<usize, Batch>,
 }
 
 impl Script {
@@ -101,12 +116,14 @@ impl Script {
 }
 
 /// One statement of a script.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statement {
     /// Where it begins in the script's text, white space and comments before it left out.
     pub start: usize,
     /// Where it ends, its semicolon included.
     pub end: usize,
+    /// The rest of its line, the rows and the line `\\.` that follow a COPY … FROM STDIN.
+    pub data: Option<std::ops::Range<usize>>,
     /// What it may do.
     pub effect: Effect,
 }

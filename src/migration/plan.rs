@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Applied, Migration, Version};
 use crate::error::Error;
-use crate::settings::OnChanged;
+use crate::settings::{Arrivals, OnChanged};
 
 pub use super::undo::{Undo, plan_undo};
 
@@ -19,6 +19,10 @@ pub struct Selection {
     pub limit: Option<usize>,
     /// With `file`: once more, though it was applied.
     pub again: bool,
+    /// What stands against one that comes after a later one was applied.
+    pub arrivals: Arrivals,
+    /// The environment: a migration may say which ones it is for.
+    pub environment: Option<String>,
 }
 
 /// A migration that will run, and why.
@@ -57,10 +61,12 @@ pub fn plan(files: &[Migration], applied: &[Applied], selection: &Selection, on_
         let wanted = wanted.contains(&migration.file_name);
         let reason = match recorded.of(migration) {
             None if !wanted => continue,
+            None if !plan.is_for(migration, selection.environment.as_deref()) => continue,
             None => {
-                if let Some(highest) = highest.filter(|highest| migration.version < **highest) {
-                    plan.notes
-                        .push(format!("`{}` arrives after `{highest}` was applied, and runs now", migration.file_name));
+                if let Some(highest) = highest.filter(|highest| migration.version < **highest)
+                    && !plan.takes_late(migration, highest, selection)
+                {
+                    continue;
                 }
                 "pending"
             }
@@ -127,6 +133,44 @@ impl Plan {
                 );
             }
         }
+    }
+
+    /// Whether it runs in this environment; where it does not, that is told.
+    fn is_for(&mut self, migration: &Migration, environment: Option<&str>) -> bool {
+        let named = &migration.metadata.environments;
+        let full = |name: &str| match name {
+            "dev" => "development".to_owned(),
+            "prod" => "production".to_owned(),
+            other => other.to_owned(),
+        };
+        if named.is_empty() || environment.is_some_and(|here| named.iter().any(|name| full(name) == full(here))) {
+            return true;
+        }
+        let whose = named.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        self.notes
+            .push(format!("`{}` is for the environment {whose} only, and does not run here", migration.file_name));
+        false
+    }
+
+    /// Whether one that comes after `highest` was applied runs all the same.
+    fn takes_late(&mut self, migration: &Migration, highest: &Version, selection: &Selection) -> bool {
+        let file = &migration.file_name;
+        // Whoever names it has seen it.
+        if selection.arrivals == Arrivals::NonLinear || selection.file.is_some() {
+            self.notes.push(format!("`{file}` arrives after `{highest}` was applied, and runs now"));
+            return true;
+        }
+        if selection.arrivals == Arrivals::LinearSkip {
+            self.notes.push(format!("`{file}` arrives after `{highest}` was applied, and is left out (linear-skip)"));
+            return false;
+        }
+        self.errors.push(
+            Error::failed(format!("`{file}` arrives after `{highest}` was applied, and `out_of_order` is `linear`"))
+                .hint(format!(
+                    "give it a number above `{highest}`: ripcord renumber; or run it alone: ripcord apply --file {file}"
+                )),
+        );
+        false
     }
 
     /// Why an applied migration runs again, if it does.

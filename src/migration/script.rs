@@ -1,5 +1,7 @@
 //! From a text to a [`Script`].
 
+use sha2::{Digest, Sha256};
+
 use super::lexer::{Kind, Lexer, Token};
 use super::split::split;
 use super::{Additive, Script, Statement};
@@ -8,8 +10,9 @@ use crate::error::Result;
 impl Script {
     /// Splits and classifies `sql`, whose first line is line `first_line` of `file`.
     pub fn parse(sql: &str, file: &str, first_line: u32) -> Result<Self> {
-        let mut script =
-            Script { sql: sql.to_owned(), first_line, statements: split(sql, file, first_line)?, no_transaction: None };
+        let sql = super::split::without_dump_guards(sql).into_owned();
+        let statements = split(&sql, file, first_line)?;
+        let mut script = Script { sql, first_line, statements, ..Script::default() };
         script.no_transaction = script.needs_no_transaction();
         Ok(script)
     }
@@ -17,6 +20,27 @@ impl Script {
     /// A statement's text, its semicolon included.
     pub fn text(&self, statement: &Statement) -> &str {
         self.sql.get(statement.start..statement.end).unwrap_or_default()
+    }
+
+    /// The rows that follow a COPY, without the line that ends them.
+    pub fn data(&self, statement: &Statement) -> Option<&str> {
+        let text = self.sql.get(statement.data.clone()?)?;
+        let first = text.find('\n')? + 1;
+        let last = text.rfind('\n')? + 1;
+        text.get(first..last)
+    }
+
+    /// A digest of the first so many statements, whatever white space and comments stand around them. It tells
+    /// whether what an earlier run did is still what the file says.
+    pub fn digest(&self, statements: usize) -> String {
+        let mut hash = Sha256::new();
+        for statement in self.statements.iter().take(statements) {
+            hash.update(super::split::fold(self.text(statement)).as_bytes());
+            hash.update([0]);
+            hash.update(self.data(statement).unwrap_or_default().as_bytes());
+            hash.update([0]);
+        }
+        hex::encode(hash.finalize())
     }
 
     /// The line in the file on which a statement begins.

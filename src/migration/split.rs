@@ -1,5 +1,6 @@
 //! SQL text → statements, by PostgreSQL's own lexical rules.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Statement;
@@ -11,13 +12,46 @@ use crate::error::{Error, Result};
 /// bodies. The last may lack its semicolon. Pieces with nothing but white space and comments are none.
 /// `first_line` and `file` are for messages: an unterminated quote or comment, a psql meta-command.
 pub fn split(sql: &str, file: &str, first_line: u32) -> Result<Vec<Statement>> {
-    let ranges = ranges(sql, file, first_line)?;
-    let classified = ranges.into_iter().map(|range| Statement {
-        start: range.start,
-        end: range.end,
-        effect: classify(sql.get(range).unwrap_or_default()),
+    let found = found(sql, file, first_line)?;
+    let classified = found.into_iter().map(|Found { text, data }| Statement {
+        start: text.start,
+        end: text.end,
+        data,
+        effect: classify(sql.get(text).unwrap_or_default()),
     });
     Ok(classified.collect())
+}
+
+/// The text in pieces that put together give it back, byte for byte: each ends where its statement ends, data of
+/// a COPY included; the last holds what stands after the last statement, and may be empty.
+pub fn pieces(sql: &str) -> Result<Vec<&str>> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    for Found { text, data } in found(sql, "", 1)? {
+        let end = data.map_or(text.end, |data| data.end);
+        pieces.push(sql.get(at..end).unwrap_or_default());
+        at = end;
+    }
+    pieces.push(sql.get(at..).unwrap_or_default());
+    Ok(pieces)
+}
+
+/// The text with `\\restrict` and `\\unrestrict`, which pg_dump puts around a dump, blanked out: positions stay.
+pub(crate) fn without_dump_guards(sql: &str) -> Cow<'_, str> {
+    if !sql.contains("restrict ") {
+        return Cow::Borrowed(sql);
+    }
+    let mut kept = String::with_capacity(sql.len());
+    for token in Lexer::new(sql).map_while(std::result::Result::ok) {
+        let text = token.text(sql);
+        if token.kind == Kind::Comment && text.starts_with('\\') {
+            kept.extend(std::iter::repeat_n(' ', text.len()));
+        } else {
+            kept.push_str(text);
+        }
+    }
+    kept.push_str(sql.get(kept.len()..).unwrap_or_default());
+    Cow::Owned(kept)
 }
 
 /// The text without comments and with white space folded, outside quotes.
@@ -26,7 +60,7 @@ pub fn fold(sql: &str) -> String {
     let mut gap = false;
     for token in Lexer::new(sql) {
         let text = match &token {
-            Ok(token) if !token.is_significant() => {
+            Ok(token) if matches!(token.kind, Kind::Space | Kind::Comment) => {
                 gap = true;
                 continue;
             }
@@ -55,39 +89,53 @@ pub(crate) fn line_column(sql: &str, offset: usize, first_line: u32) -> (u32, u3
     )
 }
 
+/// A statement's place in the text, and that of the data that follow a COPY.
+struct Found {
+    text: Range<usize>,
+    data: Option<Range<usize>>,
+}
+
 /// The statements' places in the text. Nothing is classified.
-pub(crate) fn ranges(sql: &str, file: &str, first_line: u32) -> Result<Vec<Range<usize>>> {
+#[cfg(test)]
+fn ranges(sql: &str, file: &str, first_line: u32) -> Result<Vec<Range<usize>>> {
+    Ok(found(sql, file, first_line)?.into_iter().map(|found| found.text).collect())
+}
+
+fn found(sql: &str, file: &str, first_line: u32) -> Result<Vec<Found>> {
     let place = |offset| {
         let (line, column) = line_column(sql, offset, first_line);
         format!("`{file}`, line {line}, column {column}")
     };
-    let mut found = Vec::new();
+    let without_data = |found: &Found| {
+        Error::failed(format!("{}: the data of this COPY are not there, or do not end", place(found.text.start)))
+            .hint("the rows follow in the next line, and a line `\\.` ends them")
+    };
+    let mut all: Vec<Found> = Vec::new();
     let mut piece = Piece::default();
+    // A COPY FROM STDIN whose data have not come yet.
+    let mut waiting = false;
     for token in Lexer::new(sql) {
         let token = token.map_err(|open| {
             Error::failed(format!("{}: the {} that begins here never ends", place(open.start), open.what))
         })?;
+        if waiting && let Some(copy) = all.last_mut() {
+            if token.kind != Kind::CopyData {
+                return Err(without_data(copy));
+            }
+            copy.data = Some(token.start..token.end);
+            waiting = false;
+            continue;
+        }
         match token.kind {
-            Kind::Space | Kind::Comment => continue,
+            Kind::Space | Kind::Comment | Kind::CopyData => continue,
             Kind::Backslash => {
                 let rest = sql.get(token.start..).unwrap_or_default();
-                let command = rest.split_whitespace().next().unwrap_or("\\");
-                return Err(Error::failed(format!(
-                    "{}: `{command}` is a command of psql, which the server does not understand",
-                    place(token.start)
-                ))
-                .hint("replace it by SQL, or remove the line"));
+                return Err(psql_command(rest, &place(token.start)));
             }
             Kind::Semicolon if piece.is_complete() => {
                 if let Some(start) = piece.start {
-                    if piece.copies_inline {
-                        return Err(Error::failed(format!(
-                            "{}: `COPY … FROM STDIN` with its data in the file cannot be run yet",
-                            place(start)
-                        ))
-                        .hint("write the rows as INSERT statements"));
-                    }
-                    found.push(start..token.end);
+                    waiting = piece.copies_inline;
+                    all.push(Found { text: start..token.end, data: None });
                 }
                 piece = Piece::default();
             }
@@ -95,9 +143,29 @@ pub(crate) fn ranges(sql: &str, file: &str, first_line: u32) -> Result<Vec<Range
         }
     }
     if let Some(start) = piece.start {
-        found.push(start..piece.end);
+        waiting = piece.copies_inline;
+        all.push(Found { text: start..piece.end, data: None });
     }
-    Ok(found)
+    match all.last() {
+        Some(copy) if waiting => Err(without_data(copy)),
+        _ => Ok(all),
+    }
+}
+
+/// What to do instead of a command of psql's.
+fn psql_command(rest: &str, place: &str) -> Error {
+    let command = rest.split_whitespace().next().unwrap_or("\\");
+    let hint = match command.trim_end_matches('+') {
+        "\\i" | "\\ir" | "\\include" | "\\include_relative" => "put the other file's text here, or make it a migration",
+        "\\c" | "\\connect" => "a migration runs in one database: take the line out, and name it with --database-url",
+        "\\copy" => "write `COPY … FROM STDIN;`, the rows below it, and a line `\\.`",
+        "\\set" => "give it from the environment: `allow = [\"NAME\"]` below `[variables]`",
+        "\\echo" | "\\qecho" | "\\warn" => "take the line out, or write `DO $$ BEGIN RAISE NOTICE 'text'; END $$;`",
+        "\\gexec" => "run the statements in a DO block with EXECUTE",
+        "\\timing" | "\\pset" | "\\x" | "\\set_echo" => "take the line out: it only changes what psql shows",
+        _ => "replace it by SQL, or remove the line",
+    };
+    Error::failed(format!("{place}: `{command}` is a command of psql, which the server does not understand")).hint(hint)
 }
 
 /// A statement while it is being read.
@@ -173,7 +241,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pieces(sql: &str) -> Vec<&str> {
+    fn texts(sql: &str) -> Vec<&str> {
         ranges(sql, "f.sql", 1).unwrap().into_iter().map(|range| &sql[range]).collect()
     }
 
@@ -194,7 +262,7 @@ mod tests {
             "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS end; SELECT x.case FROM x; END",
         ] {
             let sql = format!("{one};select 2;");
-            let found = pieces(&sql);
+            let found = texts(&sql);
             assert_eq!(found.len(), 2, "{one}: {found:?}");
             assert_eq!(found[1], "select 2;");
         }
@@ -202,20 +270,20 @@ mod tests {
 
     #[test]
     fn begin_without_atomic_is_a_statement_of_its_own() {
-        assert_eq!(pieces("begin; select 1; end;").len(), 3);
-        assert_eq!(pieces("create table begin (atomic int); select 1;").len(), 2);
+        assert_eq!(texts("begin; select 1; end;").len(), 3);
+        assert_eq!(texts("create table begin (atomic int); select 1;").len(), 2);
     }
 
     #[test]
     fn the_last_statement_needs_no_semicolon() {
-        assert_eq!(pieces("select 1;\r\nselect 2 -- end\r\n"), ["select 1;", "select 2"]);
+        assert_eq!(texts("select 1;\r\nselect 2 -- end\r\n"), ["select 1;", "select 2"]);
     }
 
     #[test]
     fn a_mark_and_empty_statements_are_nothing() {
-        assert!(pieces("\u{feff}").is_empty());
-        assert_eq!(pieces("\u{feff};; select 1;; -- x\n;"), ["select 1;"]);
-        assert!(pieces(" -- x\n/* y */ ").is_empty());
+        assert!(texts("\u{feff}").is_empty());
+        assert_eq!(texts("\u{feff};; select 1;; -- x\n;"), ["select 1;"]);
+        assert!(texts(" -- x\n/* y */ ").is_empty());
     }
 
     #[test]
@@ -228,11 +296,39 @@ mod tests {
     }
 
     #[test]
-    fn inline_copy_is_told_before_its_data_confuse_anything() {
-        let error = ranges("select 1;\ncopy t (a) from stdin;\nit's\n\\.\n", "f.sql", 1).unwrap_err();
-        assert!(error.message().contains("line 2"), "{error}");
+    fn the_data_of_a_copy_are_data() {
+        let sql = "select 1;\ncopy t (a) from stdin;\nit's; $$ /* \\\\i\n\\.\nselect 2;\nCOPY \"a;b\".c FROM STDIN WITH (FORMAT csv);\r\n1,2\r\n\\.\r\n";
+        let found = split(sql, "f.sql", 1).unwrap();
+        let texts: Vec<&str> = found.iter().map(|one| &sql[one.start..one.end]).collect();
+        assert_eq!(
+            texts,
+            ["select 1;", "copy t (a) from stdin;", "select 2;", "COPY \"a;b\".c FROM STDIN WITH (FORMAT csv);"]
+        );
+        let data: Vec<Option<&str>> = found.iter().map(|one| one.data.clone().map(|data| &sql[data])).collect();
+        assert_eq!(data, [None, Some("\nit's; $$ /* \\\\i\n\\."), None, Some("\r\n1,2\r\n\\.\r")]);
+        assert_eq!(pieces("copy t from stdin;\n\\.").unwrap(), ["copy t from stdin;\n\\.", ""]);
+    }
+
+    #[test]
+    fn a_copy_without_its_data_is_told() {
+        for sql in [
+            "select 1;\ncopy t from stdin;\n1\n",
+            "select 1;\ncopy t from stdin",
+            "select 1;\ncopy t from stdin; select 1;\n\\.\n",
+        ] {
+            let error = ranges(sql, "f.sql", 1).unwrap_err();
+            assert!(error.message().contains("line 2"), "{error}");
+        }
         assert!(ranges("copy t from '/a/stdin';", "f.sql", 1).is_ok());
         assert!(ranges("copy (select 1 from stdin) to '/x';", "f.sql", 1).is_ok());
+    }
+
+    #[test]
+    fn the_guards_of_a_dump_are_understood() {
+        let sql = "\\restrict x7Y\nselect 1;\n\\unrestrict x7Y\n";
+        assert_eq!(pieces(sql).unwrap(), ["\\restrict x7Y\nselect 1;", "\n\\unrestrict x7Y\n"]);
+        assert_eq!(without_dump_guards(sql), "             \nselect 1;\n               \n");
+        assert!(ranges("select 1 \\restrict x\n;", "f", 1).is_err());
     }
 
     #[test]
@@ -253,19 +349,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_are_in_order_and_what_lies_between_is_nothing(
-            sql in "(select|create function|begin atomic|end|case|copy x from stdin|\\$\\$|'|\"|;|\\(|\\)|--|/\\*|\\*/|\n|\\\\i|é| |E'){0,30}"
+        fn put_together_the_pieces_are_the_file(
+            sql in "(select|create function f\\(\\)|begin atomic|end|case|copy x from stdin;\n|\\\\\\.\n|\\\\restrict x\n|\\$\\$|'|\"|;|;|\\(|\\)|--|/\\*|\\*/|\n|\r\n|\\\\i|é| |E'){0,40}"
         ) {
-            if let Ok(found) = ranges(&sql, "f", 1) {
-                let mut at = 0;
-                for range in found {
-                    prop_assert!(range.start >= at && range.end > range.start);
-                    let gap = &sql[at..range.start];
-                    prop_assert!(ranges(gap, "f", 1).unwrap().is_empty(), "{:?}", gap);
-                    prop_assert!(!sql[range.clone()].starts_with(char::is_whitespace));
-                    at = range.end;
+            if let Ok(pieces) = pieces(&sql) {
+                prop_assert_eq!(pieces.concat(), sql.clone());
+                let (rest, statements) = pieces.split_last().unwrap();
+                for piece in statements {
+                    prop_assert_eq!(ranges(piece, "f", 1).unwrap().len(), 1, "{:?}", piece);
                 }
-                prop_assert!(ranges(&sql[at..], "f", 1).unwrap().is_empty());
+                prop_assert!(ranges(rest, "f", 1).unwrap().is_empty(), "{:?}", rest);
+                let blanked = without_dump_guards(&sql);
+                prop_assert_eq!(blanked.len(), sql.len());
+                prop_assert_eq!(ranges(&blanked, "f", 1).unwrap(), ranges(&sql, "f", 1).unwrap());
             }
         }
     }

@@ -3,18 +3,19 @@
 use super::backup::{self, Request as BackupRequest};
 use super::check;
 use super::context::{self, Context, Live};
+use super::migrate::{self, resumption};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{judge, migrate, prune, resume, rungs};
+use super::{hooks, judge, prune, resume, rungs};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
 use crate::migration::lint::{self, Severity};
 use crate::migration::plan::{self, Plan, Selection};
 use crate::migration::source::{self, Folder};
-use crate::migration::{Applied, Migration};
-use crate::postgres::{databases, execute};
+use crate::migration::{Applied, Migration, Variables};
+use crate::postgres::{Session, databases, execute};
 use crate::settings::{OnFailure, Writes};
 
 /// What to apply, and how.
@@ -49,6 +50,8 @@ pub struct Planned {
     pub plan: Plan,
     /// What validation found.
     pub findings: Vec<lint::Finding>,
+    /// What is applied.
+    pub applied: Vec<Applied>,
 }
 
 /// Reads the folder, compares it with what is applied, and validates what is pending. Writes nothing.
@@ -62,23 +65,57 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
             ))
             .hint("name an unprotected environment: --env development"));
         }
-        folder.migrations.extend(source::read(more, ctx.settings.layout.as_deref())?.migrations);
+        let mut more = source::read(more, ctx.settings.layout.as_deref())?;
+        give_variables(ctx, &mut more);
+        folder.migrations.append(&mut more.migrations);
     }
     let session = ctx.connect("plan").await?;
-    let applied = match control::inspect(session.client()).await? {
+    let applied: Vec<Applied> = match control::inspect(session.client()).await? {
         control::State::Present { .. } => {
             control::applied(session.client()).await?.into_iter().map(applied_of).collect()
         }
         control::State::Absent => Vec::new(),
     };
-    let plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
-    let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
+    let selection = here(ctx, &request.selection);
+    let mut plan = plan::plan(&folder.migrations, &applied, &selection, ctx.settings.on_changed);
+    tell_resumptions(ctx, &session, request, &mut plan).await?;
+    let variables = Variables::new(ctx.settings.variables.clone());
+    for pending in &plan.pending {
+        plan.errors.extend(variables.require(&pending.migration).err());
+    }
+    let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.with_names(&variables)).collect();
     let policy = lint::Policy::new(ctx.settings.environment.protected, &ctx.settings.lint);
     let mut findings = lint::judge(&folder.migrations, &pending, &policy);
     findings.extend(duplicates(&folder, &pending, ctx.settings.environment.protected));
     judge::weigh(&session, &pending, &policy, ctx.settings.lint.large_table_rows, &mut findings).await?;
     session.close().await;
-    Ok(Planned { folder, plan, findings })
+    Ok(Planned { folder, plan, findings, applied })
+}
+
+/// The selection with what the settings say of arrivals and environments.
+pub fn here(ctx: &Context, selection: &Selection) -> Selection {
+    let environment = ctx.settings.environment.name.clone();
+    Selection { arrivals: ctx.settings.arrivals, environment, ..selection.clone() }
+}
+
+/// What an earlier run did in part is shown in the plan; a file that was changed there makes it invalid.
+async fn tell_resumptions(ctx: &Context, session: &Session, request: &Request, plan: &mut Plan) -> Result<()> {
+    // Without a key no journal can be read; the run itself will ask for one.
+    let (true, false) = (ctx.keys.is_ok(), request.selection.again) else { return Ok(()) };
+    let Some(lineage) = context::lineage_of(session).await? else { return Ok(()) };
+    let pending: Vec<&Migration> = plan.pending.iter().map(|pending| &pending.migration).collect();
+    match resumption::find(ctx, session, lineage, &pending).await {
+        Ok(found) => {
+            for pending in &mut plan.pending {
+                if let Some(resumption) = found.get(pending.migration.version.as_str()) {
+                    pending.reason = resumption::reason(&pending.migration, resumption);
+                }
+            }
+        }
+        Err(error) if error.kind() == Kind::Failed && !error.connection_lost() => plan.errors.push(error),
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Files that share their number with another one, applied or not: which of them is meant, nobody knows.
@@ -96,7 +133,17 @@ pub fn read_folder(ctx: &Context) -> Result<Folder> {
         Some(path) => path.clone(),
         None => source::find(std::path::Path::new("."))?,
     };
-    source::read(&path, ctx.settings.layout.as_deref())
+    let mut folder = source::read(&path, ctx.settings.layout.as_deref())?;
+    give_variables(ctx, &mut folder);
+    Ok(folder)
+}
+
+/// The values of variables stay beside the text, which holds none of them.
+fn give_variables(ctx: &Context, folder: &mut Folder) {
+    let variables = Variables::new(ctx.settings.variables.clone());
+    if !variables.is_empty() {
+        folder.migrations.iter_mut().for_each(|migration| migration.give(&variables));
+    }
 }
 
 /// A row of the history as the planner sees it.
@@ -245,10 +292,16 @@ async fn begin<'a>(
         backup: None,
         batch: Some(batch),
     };
+    let again = request.selection.again;
+    let pending: Vec<&Migration> = migrations.iter().filter(|_| !again).collect();
+    let resumptions = resumption::find(ctx, &live.session, live.lineage, &pending).await?;
     let mut run = Run::begin(ctx, live, "apply", &intent, migrations).await?;
+    run.resumptions = resumptions;
     run.approver = request.approver.clone();
     for (report, pending) in run.reports.iter_mut().zip(&planned.plan.pending) {
-        report.reason = pending.reason.clone();
+        let resumed = run.resumptions.get(pending.migration.version.as_str());
+        report.reason =
+            resumed.map_or_else(|| pending.reason.clone(), |found| resumption::reason(&pending.migration, found));
     }
     if let Err(error) = audit_begin(&run, request).await {
         let report = RunReport::untouched("apply", error.clone());
@@ -262,7 +315,8 @@ async fn begin<'a>(
 /// applied leaves the plan. Nothing comes into it that nobody has validated or approved.
 async fn still_pending(ctx: &Context, live: &Live, request: &Request, planned: &mut Planned) -> Result<()> {
     let applied: Vec<Applied> = control::applied(live.session.client()).await?.into_iter().map(applied_of).collect();
-    let now = plan::plan(&planned.folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    let selection = here(ctx, &request.selection);
+    let now = plan::plan(&planned.folder.migrations, &applied, &selection, ctx.settings.on_changed);
     if let Some(error) = now.errors.into_iter().next() {
         return Err(error);
     }
@@ -320,7 +374,7 @@ async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabasePrope
     }
 
     // 6. The backup. Nothing of the target changes before its manifest is committed.
-    check::hook(run, "before_backup").await?;
+    hooks::run(run, "before_backup").await?;
     if request.skip_backup {
         run.ctx.progress.warn("no backup, as asked: if this run fails, nothing can be restored");
         run.journal.record(crate::journal::Step::BackupSkipped)?;
@@ -336,17 +390,17 @@ async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabasePrope
         run.set_backup(taken, false).await?;
     }
     run.ctx.faults.at("apply_backed_up").await;
-    check::hook(run, "after_backup").await?;
+    hooks::run(run, "after_backup").await?;
 
     // 8. The migrations.
     let extras_before = crate::postgres::checks::invalid_indexes(&run.live.session).await?;
-    check::hook(run, "before_run").await?;
+    hooks::run(run, "before_run").await?;
     migrations(run, request.atomic).await?;
     run.ctx.faults.at("apply_migrated").await;
 
     // 9. Verification, then health.
     check::verify(run, &extras_before).await?;
-    check::hook(run, "after_run").await?;
+    hooks::run(run, "after_run").await?;
     check::healthy_after(run).await
 }
 
@@ -358,9 +412,10 @@ async fn migrations(run: &mut Run<'_>, atomic: bool) -> Result<()> {
     }
     for migration in &pending {
         run.ctx.check_cancelled()?;
-        check::hook(run, "before_migration").await?;
+        let told = Some((migration.version.as_str(), migration.name.as_str()));
+        hooks::around(run, "before_migration", told).await?;
         migrate::up(run, migration, batch).await?;
-        check::hook(run, "after_migration").await?;
+        hooks::around(run, "after_migration", told).await?;
         run.ctx.faults.at("between_migrations").await;
     }
     Ok(())

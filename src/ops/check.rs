@@ -1,4 +1,4 @@
-//! Looking at the target and the application around a run: hooks, verification, health.
+//! Looking at the target and the application around a run: verification, health.
 
 use super::context::Context;
 use super::run::Run;
@@ -26,25 +26,6 @@ pub fn finding_line(finding: &Finding) -> String {
 pub fn setting_of(properties: &DatabaseProperties, name: &str) -> Option<String> {
     let prefix = format!("{name}=");
     properties.settings.get("")?.iter().find_map(|line| line.strip_prefix(&prefix).map(str::to_owned))
-}
-
-/// Runs a hook's commands in order; the first that fails stops.
-pub async fn hook(run: &Run<'_>, name: &str) -> Result<()> {
-    let Some(commands) = run.ctx.settings.hooks.commands.get(name) else { return Ok(()) };
-    let environment = [
-        ("RIPCORD_RUN_ID".to_owned(), run.id.to_string()),
-        ("RIPCORD_HOOK".to_owned(), name.to_owned()),
-        ("RIPCORD_DATABASE".to_owned(), run.ctx.target.database().to_owned()),
-        ("RIPCORD_BACKUP_ID".to_owned(), run.backup.as_ref().map(|backup| backup.id.to_string()).unwrap_or_default()),
-    ];
-    for command in commands {
-        run.ctx.progress.began("hook", format!("{name}: {command}"));
-        health::run_command(command, &environment, run.ctx.settings.hooks.timeout)
-            .await
-            .map_err(|error| error.context(format!("hook `{name}` failed: `{command}`")))?;
-        run.ctx.progress.finished("hook", name);
-    }
-    Ok(())
 }
 
 /// Verification after the migrations: no index that became invalid, the expected objects, the checks.

@@ -54,6 +54,8 @@ pub struct Context {
     pub path: Option<String>,
     /// Becomes true when the run shall stop in order.
     pub cancel: watch::Receiver<bool>,
+    /// Becomes true when somebody asks through the database.
+    pub asked: watch::Sender<bool>,
     /// Set once a failed run is being brought back: a request to stop has its answer then, and must not stop
     /// the recovery as well.
     pub bringing_back: AtomicBool,
@@ -91,13 +93,23 @@ impl Context {
 
     /// An error once the run shall stop.
     pub fn check_cancelled(&self) -> Result<()> {
-        if *self.cancel.borrow() && !self.bringing_back.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
+        let asked = *self.cancel.borrow() || *self.asked.borrow();
+        if asked && !self.bringing_back.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
     }
 
     /// Waits until the run shall stop; for ever when it never shall.
     pub async fn cancelled(&self) {
-        let mut cancel = self.cancel.clone();
-        if cancel.wait_for(|stop| *stop).await.is_err() || self.bringing_back.load(Ordering::Relaxed) {
+        let (mut signal, mut asked) = (self.cancel.clone(), self.asked.subscribe());
+        let of = async |stop: &mut watch::Receiver<bool>| {
+            if stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = of(&mut signal) => {}
+            () = of(&mut asked) => {}
+        }
+        if self.bringing_back.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     }

@@ -1,6 +1,9 @@
-//! The sign of life of a run: the row of the lock is renewed while the run lasts.
+//! The sign of life of a run: the row of the lock is renewed while the run lasts. Each beat also looks whether
+//! somebody has asked the run to stop.
 
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::control;
 use crate::ids::RunId;
@@ -15,12 +18,15 @@ pub struct Heartbeat(tokio::task::JoinHandle<()>);
 impl Heartbeat {
     /// Begins. Each beat has a connection of its own: one that idled in the target would be in the way of a
     /// swap. A beat that fails is left out, since the lock itself does not depend on it; the next one tells.
-    pub fn begin(target: Target, run: RunId, limit: Duration) -> Heartbeat {
+    pub fn begin(target: Target, run: RunId, limit: Duration, asked: watch::Sender<bool>) -> Heartbeat {
         Heartbeat(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(INTERVAL).await;
                 if let Ok(session) = Session::connect(&target, "heartbeat", limit).await {
                     let _ = control::beat(session.client(), run).await;
+                    if control::is_asked_to_stop(session.client(), run).await.unwrap_or(false) {
+                        asked.send_replace(true);
+                    }
                     session.close().await;
                 }
             }

@@ -3,8 +3,8 @@
 
 use super::backup::{self, Taken};
 use super::beside::{self, Build};
-use super::check;
 use super::context;
+use super::hooks;
 use super::losses;
 use super::proof::{Depth, Evidence, Proof};
 use super::report::{Outcome, RunReport};
@@ -74,6 +74,7 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     if run.live.session.is_closed() || run.live.maintenance().is_closed() {
         reopen(run).await?;
     }
+    settle_last_statement(run).await?;
     let done = changed_by(run).await?;
 
     // First rung: nothing was committed, so there is nothing to bring back.
@@ -122,6 +123,20 @@ async fn climb_down(run: &mut Run<'_>) -> Result<Reached> {
     restore_rung(run).await
 }
 
+/// What stands of the statement at which a migration outside a transaction stopped. Its invalid index goes when that
+/// leaves nothing of the run, or when the run is to go on there; a DOWN would look for it.
+async fn settle_last_statement(run: &mut Run<'_>) -> Result<()> {
+    let is_first = !changed_by(run).await?.stands_in_part();
+    let tidy = is_first || run.on_failure == OnFailure::Stop;
+    if let Err(error) = migrate::settle_statement(run, tidy).await {
+        if error.connection_lost() {
+            return Err(error);
+        }
+        run.ctx.progress.warn(error.one_line());
+    }
+    Ok(())
+}
+
 /// What to do when the database is back, and nothing better is known.
 fn again(run: &Run<'_>) -> String {
     match run.row.command.as_str() {
@@ -137,8 +152,12 @@ pub(super) struct Changed {
     applied: Vec<control::MigrationRow>,
     /// Begun outside a transaction and not recorded: some of it may stand.
     partial: Option<(String, String)>,
+    /// Whether a statement of that one is done for certain.
+    partial_done: bool,
     /// A script that ended its own transaction: what stands is not known.
     escaped: Option<String>,
+    /// Hooks whose SQL changed something.
+    hooks: Vec<String>,
     /// Of a rollback: what its DOWNs have undone, or begun to undo outside a transaction.
     undone: Vec<String>,
 }
@@ -146,7 +165,16 @@ pub(super) struct Changed {
 impl Changed {
     /// Nothing of the run stands.
     pub(super) fn is_empty(&self) -> bool {
-        self.applied.is_empty() && self.partial.is_none() && self.escaped.is_none() && self.undone.is_empty()
+        self.applied.is_empty()
+            && self.partial.is_none()
+            && self.escaped.is_none()
+            && self.hooks.is_empty()
+            && self.undone.is_empty()
+    }
+
+    /// A migration outside a transaction has statements that are done.
+    fn stands_in_part(&self) -> bool {
+        self.partial.is_some() && self.partial_done
     }
 
     /// `` `001_a` applied, `002_b` applied in part``; `whose` stands before the first `applied`.
@@ -159,6 +187,7 @@ impl Changed {
         }
         parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` applied in part")));
         parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
+        parts.extend(self.hooks.iter().map(|hook| format!("what the hook `{hook}` changed")));
         if parts.is_empty() {
             parts.extend(self.escaped.iter().map(|_| "a script that ended its own transaction in part".to_owned()));
         }
@@ -171,18 +200,27 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     let rows = control::applied(run.live.session.client()).await?;
     let applied: Vec<_> = rows.into_iter().filter(|row| row.run == Some(run.id)).rev().collect();
     let undone = undone_by(run).await?;
-    let mut partial = None;
-    let mut escaped = None;
+    let mut begun: Option<(String, String)> = None;
+    let (mut partial, mut partial_done, mut escaped, mut hooks) = (None, false, None, Vec::new());
     for entry in run.journal.entries() {
         match &entry.step {
             Step::UpBegan { version, name, transactional: false, .. } => {
-                partial = Some((version.clone(), name.clone()))
+                begun = Some((version.clone(), name.clone()));
+                (partial, partial_done) = (None, false);
             }
+            // Sent, or about to be committed.
+            Step::StatementBegan { .. } => partial = begun.clone(),
+            Step::StatementDone { .. } | Step::Round { .. } => {
+                partial = begun.clone();
+                partial_done = true;
+            }
+            Step::StatementUndone { .. } if !partial_done => partial = None,
             Step::UpDone { version, .. } | Step::DownDone { version, .. }
-                if partial.as_ref().is_some_and(|(begun, _)| begun == version) =>
+                if begun.as_ref().is_some_and(|(begun, _)| begun == version) =>
             {
-                partial = None;
+                (begun, partial, partial_done) = (None, None, false);
             }
+            Step::HookChanged { hook, .. } if !hooks.contains(hook) => hooks.push(hook.clone()),
             Step::Failed { error } if error.contains("ended the transaction that it ran in") => {
                 escaped = Some(error.clone())
             }
@@ -195,7 +233,7 @@ pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
     {
         partial = None;
     }
-    Ok(Changed { applied, partial, escaped, undone })
+    Ok(Changed { applied, partial, partial_done, escaped, hooks, undone })
 }
 
 /// What the DOWNs of a rollback have undone. Those of the ladder are no change: they take the run's own back.
@@ -247,6 +285,12 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     if let Some(why) = destroys(&scripts) {
         return Err(Error::failed(format!("no DOWN can bring back what the run destroyed: {why}")));
     }
+    if let Some(migration) = ups.iter().find(|migration| run.resumptions.contains_key(migration.version.as_str())) {
+        return Err(Error::failed(format!(
+            "an earlier run did the first statements of `{}`, and its DOWN would undo those too",
+            migration.file_name
+        )));
+    }
     if let Some(migration) =
         ups.iter().find(|migration| migration.metadata.rollback_strategy.as_deref() == Some("restore"))
     {
@@ -262,21 +306,27 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::failed("without a backup there is nothing to compare with, so a DOWN cannot be proved"));
     };
-    check::hook(run, "before_rollback").await?;
+    hooks::run(run, "before_rollback").await?;
     for (migration, down) in ups.iter().zip(&downs) {
         let limits = migrate::limits(run, migration);
         migrate::down(run, migration.version.as_str(), &migration.name, down, &limits, "down").await?;
         run.ctx.faults.at("between_downs").await;
     }
     let down_scripts: Vec<&Script> = downs.iter().collect();
-    let proof = prove_down(run, &backup, &scripts, &down_scripts).await?;
+    // What a hook changed is no DOWN's to undo, and the rows must tell.
+    let additive = if done.hooks.is_empty() {
+        additive_run(&scripts, &down_scripts)
+    } else {
+        Err("a hook's SQL changed something".to_owned())
+    };
+    let proof = prove_down(run, &backup, additive).await?;
     afterwards(run, "after_rollback").await;
     Ok(proof)
 }
 
 /// A DOWN is believed when the schema is the one of before and either every row is, or, while others
 /// write, nothing in UP or DOWN can have changed a value or removed a row that was there.
-async fn prove_down(run: &Run<'_>, backup: &Taken, ups: &[&Script], downs: &[&Script]) -> Result<Proof> {
+async fn prove_down(run: &Run<'_>, backup: &Taken, additive: Result<(), String>) -> Result<Proof> {
     let ctx = run.ctx;
     ctx.progress.began("prove", "comparing the database with the backup of before the run");
     let began = std::time::Instant::now();
@@ -284,7 +334,6 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, ups: &[&Script], downs: &[&Sc
     let read = |depth| Evidence::read(ctx, &run.live.tools, &ctx.target, &run.live.session, &backup.keys, depth);
 
     let mut proof = before.compare(&read(Depth::Schema).await?, Depth::Schema);
-    let additive = additive_run(ups, downs);
     if proof.holds && additive.is_ok() {
         proof.kind = "additive".to_owned();
     } else if proof.holds {
@@ -319,7 +368,7 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
     let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
-    check::hook(run, "before_restore").await?;
+    hooks::run(run, "before_restore").await?;
     let reached = match rungs.restore {
         RestoreWay::Swap => restore_beside(run, &backup).await,
         _ => restore_in_place(run, &backup).await,
@@ -330,8 +379,8 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
 }
 
 /// A hook that comes when the database is back: what it makes of that changes nothing.
-async fn afterwards(run: &Run<'_>, hook: &str) {
-    if let Err(error) = check::hook(run, hook).await {
+async fn afterwards(run: &mut Run<'_>, hook: &str) {
+    if let Err(error) = hooks::run(run, hook).await {
         run.ctx.progress.warn(error.one_line());
     }
 }

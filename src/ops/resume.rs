@@ -4,6 +4,7 @@
 //! database that it names is looked up by its oid before anything is done to it, and what was committed is
 //! read from the target.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::proof::{Depth, Evidence};
 use super::recover::{after_restore, bring_back, changed_by, prove_in_place};
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, StoreLog, Unfinished, pending_report, unfinished};
-use super::{apply, source};
+use super::{apply, migrate, source};
 use crate::clock;
 use crate::control;
 use crate::error::{Error, Kind, Result};
@@ -349,6 +350,7 @@ async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &In
         writes: intent.writes,
         fenced: fence_of(&dead.entries),
         ours: ours_of(&dead.entries),
+        resumptions: BTreeMap::new(),
         approver: None,
         heartbeat: None,
         unrecorded: None,
@@ -389,8 +391,19 @@ fn ours_of(entries: &[Entry]) -> Ours {
                     ours.touched = None;
                 }
             }
+            Step::UpCommits { xid, touched, .. } => {
+                ours.xids.push(*xid);
+                if let Some(all) = &mut ours.touched {
+                    all.extend(touched.iter().cloned());
+                }
+            }
             Step::DownBegan { transactional: false, .. } => ours.touched = None,
-            Step::StatementDone { xid, .. } => ours.xids.extend(xid),
+            Step::StatementBegan { xid, .. } | Step::StatementDone { xid, .. } => ours.xids.extend(xid),
+            Step::Round { xid, .. } => ours.xids.push(*xid),
+            Step::HookChanged { xid, .. } => {
+                ours.xids.push(*xid);
+                ours.touched = None;
+            }
             Step::OwnTransaction { xid } => ours.xids.push(*xid),
             Step::Counted { table, rows } => {
                 ours.counted_before.insert(table.clone(), *rows);
@@ -531,7 +544,9 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
 }
 
 /// `--on-failure stop`: whoever says so has looked at the database, and takes it as it is.
-async fn accept_present(run: Run<'_>) -> Result<RunReport> {
+async fn accept_present(mut run: Run<'_>) -> Result<RunReport> {
+    // What stands of the statement at which it died decides where a later `apply` goes on.
+    migrate::settle_statement(&mut run, true).await?;
     let done = changed_by(&run).await?;
     let in_place = in_place_began(run.journal.entries()).is_some();
     let report = if done.is_empty() && !in_place {

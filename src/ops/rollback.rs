@@ -5,7 +5,7 @@ use super::context::{self, Context};
 use super::recover;
 use super::report::{MigrationReport, Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{apply, check, migrate};
+use super::{apply, hooks, migrate};
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::manifest::Purpose;
@@ -198,7 +198,7 @@ async fn attempt(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> 
     let taken = backup::take(run.ctx, &run.live, &wanted).await?;
     run.set_backup(taken, true).await?;
     run.ctx.faults.at("rollback_backed_up").await;
-    check::hook(run, "before_rollback").await?;
+    hooks::run(run, "before_rollback").await?;
     let mut remaining = Vec::new();
     for one in undoing {
         run.ctx.check_cancelled()?;
@@ -216,6 +216,6 @@ async fn attempt(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> 
         migrate::down(run, &one.row.version, &one.row.name, down, &limits, "rollback").await?;
         run.ctx.faults.at("between_downs").await;
     }
-    check::hook(run, "after_rollback").await?;
+    hooks::run(run, "after_rollback").await?;
     Ok(remaining)
 }

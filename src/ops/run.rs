@@ -6,6 +6,7 @@ use super::backup::Taken;
 use super::context::{Context, Live, TOOL_VERSION, blocking};
 use super::heartbeat::Heartbeat;
 use super::losses::Ours;
+use super::migrate::resumption::Resumption;
 use super::report::{MigrationReport, Outcome, RunReport};
 use crate::clock;
 use crate::control::{self, LockRow, MigrationRow, RunRow};
@@ -45,6 +46,8 @@ pub struct Run<'a> {
     pub ours: Ours,
     /// Renews the row of the lock.
     pub heartbeat: Option<Heartbeat>,
+    /// The migrations of which an earlier run did a part: where to go on.
+    pub resumptions: BTreeMap<String, Resumption>,
     /// Who approved it.
     pub approver: Option<String>,
     /// A failed attempt that could not be written down while the server was gone.
@@ -119,7 +122,7 @@ impl<'a> Run<'a> {
             exit_code: None,
             database_state: None,
             error: None,
-            backup: None,
+            backup: intent.backup,
             batch: intent.batch,
             holder: ctx.identity.holder(),
             tool_version: TOOL_VERSION.to_owned(),
@@ -138,6 +141,7 @@ impl<'a> Run<'a> {
             writes: intent.writes,
             fenced: None,
             ours: Ours { touched: Some(Vec::new()), ..Ours::default() },
+            resumptions: BTreeMap::new(),
             approver: None,
             heartbeat: None,
             unrecorded: None,
@@ -160,7 +164,8 @@ impl<'a> Run<'a> {
             expires_at: now + chrono::TimeDelta::minutes(5),
         };
         control::put_lock(self.live.session.client(), &row).await?;
-        self.heartbeat = Some(Heartbeat::begin(self.ctx.target.clone(), self.id, self.ctx.settings.timeouts.connect));
+        let limit = self.ctx.settings.timeouts.connect;
+        self.heartbeat = Some(Heartbeat::begin(self.ctx.target.clone(), self.id, limit, self.ctx.asked.clone()));
         Ok(())
     }
 

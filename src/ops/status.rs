@@ -162,7 +162,8 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
         Err(error) => status.errors.push(error.one_line()),
         Ok(folder) => {
             let applied: Vec<_> = applied.into_iter().map(applied_of).collect();
-            let plan = plan::plan(&folder.migrations, &applied, &Selection::default(), ctx.settings.on_changed);
+            let selection = super::apply::here(ctx, &Selection::default());
+            let plan = plan::plan(&folder.migrations, &applied, &selection, ctx.settings.on_changed);
             status.total = folder.migrations.len();
             status.errors.extend(plan.errors.iter().map(crate::Error::one_line));
             status.notes.extend(plan.notes);

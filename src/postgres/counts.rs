@@ -108,18 +108,35 @@ pub async fn own_xid(session: &Session) -> Result<u64> {
 /// that its statements, their triggers, cascades and functions may have touched. A table that it dropped is
 /// not among them.
 pub async fn touched_tables(session: &Session) -> Result<Vec<String>> {
-    // language=SQL
-    let sql = "SELECT DISTINCT n.nspname || '.' || c.relname
+    let rows = session.rows(TOUCHED).await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+// language=SQL
+const TOUCHED: &str = "SELECT DISTINCT n.nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) c.relname
                  FROM pg_catalog.pg_locks AS l
-                 JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
-                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
-                  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
-                  AND c.relkind IN ('r', 'p')
-                  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ripcord')
+                 JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) l.relation
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+                  AND l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted
+                  AND l.mode OPERATOR(pg_catalog.<>) ALL (ARRAY['AccessShareLock', 'RowShareLock'])
+                  AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p']::pg_catalog.\"char\"[])
+                  AND n.nspname OPERATOR(pg_catalog.<>)
+                      ALL (ARRAY['pg_catalog', 'information_schema', 'ripcord']::pg_catalog.name[])
                 ORDER BY 1";
-    let rows = session.client().query(sql, &[]).await.map_err(|error| session::explain(&error))?;
-    rows.iter().map(|row| get(row, 0)).collect()
+
+/// The open transaction's id and [`touched_tables`] in one round trip, with the session's own role again: what ran
+/// before may have taken another one.
+pub async fn own_and_touched(session: &Session) -> Result<(u64, Vec<String>)> {
+    // language=SQL
+    let sql = format!(
+        "RESET SESSION AUTHORIZATION; RESET ROLE; \
+         SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text; {TOUCHED}"
+    );
+    let mut values = session.rows(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten());
+    let xid = values.next().and_then(|xid| xid.parse().ok());
+    let xid = xid.ok_or_else(|| Error::failed("the server's transaction id is no number"))?;
+    Ok((xid, values.collect()))
 }
 
 /// A name of the dump, which is in the database's encoding, as the server's catalog gives it to us.

@@ -6,6 +6,7 @@ pub mod databases;
 pub mod dump;
 pub mod execute;
 pub mod guard;
+pub mod indexes;
 pub mod load;
 pub mod preflight;
 pub mod quote;

@@ -132,6 +132,7 @@ impl App {
             identity: identity(&self.base()),
             path: variable("PATH"),
             cancel: self.stop.clone(),
+            asked: watch::Sender::new(false),
             bringing_back: AtomicBool::new(false),
             hide: {
                 let scrubber = self.scrubber.clone();

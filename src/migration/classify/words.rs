@@ -4,6 +4,8 @@ use super::super::lexer::{Kind, Lexer, Token};
 
 /// The words of a statement outside quotes, in lower case.
 pub(super) struct Words {
+    /// It is a DO whose body commits or rolls back.
+    commits_inside: bool,
     /// Those outside parentheses.
     outer: Vec<String>,
     /// All of them.
@@ -12,7 +14,7 @@ pub(super) struct Words {
 
 impl Words {
     pub fn of(statement: &str) -> Self {
-        let mut words = Words { outer: Vec::new(), all: Vec::new() };
+        let mut words = Words { commits_inside: commits_inside(statement), outer: Vec::new(), all: Vec::new() };
         let mut depth = 0_usize;
         for token in significant(statement) {
             match token.kind {
@@ -83,6 +85,7 @@ impl Words {
                 _ => false,
             },
             "discard" => second == "all",
+            "do" => self.commits_inside,
             "commit" | "rollback" => second == "prepared",
             _ => false,
         }
@@ -127,6 +130,31 @@ pub(super) fn inserts_literals(statement: &str) -> bool {
             Kind::QuotedName => false,
             _ => true,
         })
+}
+
+/// A DO block runs at once, so that its COMMIT and ROLLBACK count, as statements of its own.
+fn commits_inside(statement: &str) -> bool {
+    let mut tokens = significant(statement).peekable();
+    if !tokens.peek().is_some_and(|first| first.text(statement).eq_ignore_ascii_case("do")) {
+        return false;
+    }
+    let Some(body) = tokens.find(|token| matches!(token.kind, Kind::DollarText | Kind::Text)) else { return false };
+    let text = body.text(statement);
+    let open = match body.kind {
+        Kind::DollarText => text.get(1..).and_then(|rest| rest.find('$')).map_or(0, |at| at + 2),
+        _ => text.find('\'').map_or(0, |at| at + 1),
+    };
+    let inside = text.get(open..text.len().saturating_sub(open)).unwrap_or_default();
+    let tokens: Vec<Token> = significant(inside).collect();
+    let word = |at: Option<usize>| {
+        at.and_then(|at| tokens.get(at)).map(|token| token.text(inside).to_ascii_lowercase()).unwrap_or_default()
+    };
+    (0..tokens.len()).any(|at| {
+        let before = word(at.checked_sub(1));
+        matches!(word(Some(at)).as_str(), "commit" | "rollback")
+            && matches!(before.as_str(), ";" | "begin" | "then" | "else" | "loop" | "")
+            && matches!(word(Some(at + 1)).as_str(), ";" | "and")
+    })
 }
 
 fn significant(statement: &str) -> impl Iterator<Item = Token> {

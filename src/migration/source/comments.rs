@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::Metadata;
 use super::super::lexer::{Kind, Lexer};
+use super::super::{Batch, Metadata, Script};
 use crate::error::{Error, Result};
 
 /// A `-- …` comment that has its line to itself, outside quotes.
@@ -66,6 +66,8 @@ pub(super) fn is_rule(comment: &CommentLine<'_>) -> bool {
 pub(super) struct Directives {
     /// Lines of `no-transaction`.
     pub no_transaction: Vec<u32>,
+    /// `batch`: each is about the statement below it.
+    pub batches: Vec<Batch>,
 }
 
 /// Reads `-- ripcord:` lines, and the `@depends-on:`, `Dependencies:`, `Author:` and `Description:`
@@ -95,7 +97,30 @@ pub(super) fn directives(comments: &[CommentLine<'_>], file: &str, metadata: &mu
     Ok(directives)
 }
 
+fn words(text: &str) -> Vec<String> {
+    let parts = text.split(|character: char| character == ',' || character.is_whitespace());
+    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
 impl Directives {
+    /// Gives each `batch` to the statement below it, which must be one that can repeat.
+    pub fn give_batches(&self, script: &mut Script, file: &str) -> Result<()> {
+        for batch in &self.batches {
+            let below = script.statements.iter().position(|statement| script.line(statement) > batch.line);
+            let number = below.ok_or_else(|| {
+                Error::failed(format!("`{file}`, line {}: no statement of UP stands below `batch`", batch.line))
+            })?;
+            let text = script.statements.get(number).map_or("", |statement| script.text(statement));
+            batch.rounds(text).map_err(|why| {
+                Error::failed(format!("`{file}`, line {}: the statement cannot repeat in batches", batch.line + 1))
+                    .because(why)
+            })?;
+            script.batches.insert(number, batch.clone());
+            script.no_transaction.get_or_insert(format!("`-- ripcord: batch` in line {}", batch.line));
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, text: &str, line: u32, file: &str, metadata: &mut Metadata) -> Result<()> {
         let wrong = |message: String| Error::failed(format!("`{file}`, line {line}: {message}"));
         let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
@@ -106,6 +131,27 @@ impl Directives {
                 metadata.statement_timeout = Some(duration(rest).map_err(wrong)?);
             }
             "lock-timeout" => metadata.lock_timeout = Some(duration(rest).map_err(wrong)?),
+            "retry" => {
+                let attempts = rest.parse().ok().filter(|attempts| *attempts > 0);
+                let told = || wrong(format!("`retry {rest}` must be a number of attempts, the first one included"));
+                metadata.retry = Some(attempts.ok_or_else(told)?);
+            }
+            "env" => {
+                let names = words(rest);
+                if names.is_empty() {
+                    return Err(wrong("`env` needs the names of environments".to_owned())
+                        .hint("-- ripcord: env staging, production"));
+                }
+                metadata.environments.extend(names);
+            }
+            "depends-on" => {
+                let names = words(rest);
+                if names.is_empty() {
+                    return Err(wrong("`depends-on` needs the names of migrations".to_owned()));
+                }
+                metadata.dependencies.extend(names);
+            }
+            "batch" => self.batches.push(Batch::parse(rest, line, duration).map_err(wrong)?),
             "allow" => {
                 let (rule, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
                 let reason = reason.trim();
@@ -117,7 +163,9 @@ impl Directives {
             }
             _ => {
                 return Err(wrong(format!("`{word}` is no directive of ripcord's"))
-                    .because("known: `no-transaction`, `timeout`, `lock-timeout`, `allow`"));
+                    .because(
+                        "known: `no-transaction`, `timeout`, `lock-timeout`, `retry`, `env`, `depends-on`, `batch`, `allow`",
+                    ));
             }
         }
         Ok(())
@@ -173,20 +221,28 @@ mod tests {
 
     #[test]
     fn directives_are_read_and_mistakes_are_told() {
-        let text = "-- ripcord: no-transaction\n-- RIPCORD: timeout 5m\n-- ripcord: lock-timeout 3s\n-- ripcord: allow destructive nobody reads it\n-- @depends-on: a.sql\n-- Dependencies: b.sql, c\n-- Author: Ann\n";
+        let text = "-- ripcord: no-transaction\n-- ripcord: retry 5\n-- ripcord: env staging, production\n-- ripcord: depends-on d.sql e\n-- ripcord: batch size=10 pause=5ms\n-- RIPCORD: timeout 5m\n-- ripcord: lock-timeout 3s\n-- ripcord: allow destructive nobody reads it\n-- @depends-on: a.sql\n-- Dependencies: b.sql, c\n-- Author: Ann\n";
         let mut metadata = Metadata::default();
         let directives = directives(&comment_lines(text), "f.sql", &mut metadata).unwrap();
         assert_eq!(directives.no_transaction, [1]);
         assert_eq!(metadata.statement_timeout, Some(Duration::from_secs(300)));
         assert_eq!(metadata.lock_timeout, Some(Duration::from_secs(3)));
         assert_eq!(metadata.allow["destructive"], "nobody reads it");
-        assert_eq!(metadata.dependencies, ["a.sql", "b.sql", "c"]);
+        assert_eq!(metadata.dependencies, ["d.sql", "e", "a.sql", "b.sql", "c"]);
+        assert_eq!(
+            (metadata.retry, metadata.environments),
+            (Some(5), vec!["staging".to_owned(), "production".to_owned()])
+        );
+        assert_eq!((directives.batches[0].size, directives.batches[0].line), (10, 5));
         assert_eq!(metadata.author.as_deref(), Some("Ann"));
         for (wrong, says) in [
             ("\n-- ripcord: no-transactions", "`f.sql`, line 2: `no-transactions`"),
             ("-- ripcord: timeout 5", "line 1: `5` has no unit"),
             ("-- ripcord: allow destructive", "line 1: `allow` needs"),
             ("-- ripcord:", "line 1: ``"),
+            ("-- ripcord: retry no", "line 1: `retry no`"),
+            ("-- ripcord: env", "line 1: `env` needs"),
+            ("-- ripcord: batch 100", "line 1: `100` is nothing"),
         ] {
             let error = super::directives(&comment_lines(wrong), "f.sql", &mut Metadata::default()).unwrap_err();
             assert!(error.message().contains(says), "{error}");

@@ -87,7 +87,7 @@ impl SqlFile {
         let mut down = halves.down.map(|half| cut(&self.up, half, &mut metadata)).transpose()?;
         // Above the halves the directive is about both.
         let down_cut = halves.down;
-        for line in asked.no_transaction {
+        for line in asked.no_transaction.clone() {
             let within = |half: Cut| {
                 let end = up_to_line(&self.up.text, half.end);
                 line >= half.first_line && line <= end
@@ -102,6 +102,7 @@ impl SqlFile {
                 down.no_transaction.get_or_insert(reason);
             }
         }
+        asked.give_batches(&mut up, &self.file_name)?;
         if let Some(file) = &self.down {
             if let Some(half) = down_cut {
                 return Err(Error::failed(format!(

@@ -230,11 +230,11 @@ impl Session {
             return Ok(());
         }
         // language=SQL
-        self.batch("SET idle_session_timeout = 0").await?;
-        if self.server_version_num >= 170_000 {
-            // language=SQL
-            self.batch("SET transaction_timeout = 0").await?;
-        }
+        let limits = match self.server_version_num {
+            170_000.. => "SET idle_session_timeout = 0; SET transaction_timeout = 0",
+            _ => "SET idle_session_timeout = 0",
+        };
+        self.batch(limits).await?;
         // Lets the server look whether we are still there while it works, so that a statement does not go on
         // for hours after its client was killed. Not every platform has it, which is no error.
         // language=SQL

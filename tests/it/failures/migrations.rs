@@ -117,17 +117,17 @@ fn a_unique_index_over_duplicates_leaves_no_invalid_index() {
 }
 
 #[test]
-fn an_invalid_index_without_a_down_is_answered_by_a_restore() {
+fn an_invalid_index_alone_is_dropped_and_nothing_of_the_run_is_left() {
     let db = Cluster::shared().database();
     let project = shop(&db);
     db.sql("update orders set note = 'the same' where id < 3");
     let before = db.schema();
     project
         .write("migrations/002_unique.sql", "-- UP\nCREATE UNIQUE INDEX CONCURRENTLY orders_note ON orders (note);\n");
-    let ran = project.json(&["apply"]).expect_code(3);
-    assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
+    let ran = project.json(&["apply"]).expect_code(1);
+    assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
     assert!(ran.result()["error"].as_str().unwrap().contains("public.orders_note"), "{ran:#?}");
-    tells(&ran, "restored from backup", "ripcord apply");
+    tells(&ran, "unchanged", "ripcord apply");
     assert_eq!(db.schema(), before);
     assert_eq!(db.sql("select count(*) from pg_index where not indisvalid"), "0");
     assert_eq!(history(&db), "001 applied, 002 failed");
@@ -269,7 +269,7 @@ fn a_commit_that_is_smuggled_in_fails_on_the_server() {
     project.run(&["apply"]).expect_code(0);
     let before = db.schema();
     for up in [
-        "CREATE TABLE more (id int);\nDO $$ begin commit; end $$;",
+        "CREATE TABLE more (id int);\nDO $$ begin call finish(); end $$;",
         "CREATE TABLE more (id int);\nCALL finish();",
         "CREATE TABLE more (id int);\nDO $$ begin execute 'commit'; end $$;",
     ] {

@@ -19,10 +19,10 @@ fn script(statements: &[&str]) -> Script {
     for text in statements {
         let start = sql.len();
         sql.push_str(text);
-        found.push(Statement { start, end: sql.len(), effect: Default::default() });
+        found.push(Statement { start, end: sql.len(), ..Statement::default() });
         sql.push('\n');
     }
-    Script { sql, first_line: 5, statements: found, no_transaction: None }
+    Script { sql, first_line: 5, statements: found, ..Script::default() }
 }
 
 async fn run(session: &Session, statements: &[&str]) -> ripcord::Result<()> {

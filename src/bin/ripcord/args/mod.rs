@@ -30,6 +30,7 @@ I want to…                                       command
     see which settings are in effect             ripcord config
   undoing
     take back the last migration                 ripcord rollback
+    stop the run that is at work                 ripcord cancel
     finish or undo what a dead run left          ripcord recover
     free the lock of a run that is gone          ripcord lock release
   bringing back
@@ -116,6 +117,8 @@ pub enum Command {
     New(NewArgs),
     /// Check the migrations without touching a database
     Validate(ValidateArgs),
+    /// Show which migrations depend on which, without touching a database
+    Graph(GraphArgs),
     /// Say where the database stands (the default)
     #[command(visible_alias = "info")]
     Status(StatusArgs),
@@ -152,6 +155,11 @@ pub enum Command {
     /// `--writes accept-loss` gives those writes up, and `--on-failure stop` accepts the database as it is now
     /// and closes the run. The latter is also what to do after mending the database by hand.
     Recover(RecoverArgs),
+    /// Stop the run that is at work, in order, from whatever host
+    ///
+    /// The run is asked through the database, notices it within some ten seconds, and then does what it does after
+    /// any failure: what runs is cancelled on the server, and the database is brought back.
+    Cancel(CancelArgs),
     /// Make and look after backups
     Backup {
         /// What to do.
@@ -217,6 +225,8 @@ impl Command {
             Command::Wait(_) => "wait",
             Command::New(_) => "new",
             Command::Validate(_) => "validate",
+            Command::Graph(_) => "graph",
+            Command::Cancel(_) => "cancel",
             Command::Status(_) => "status",
             Command::Run { command } => match command {
                 RunCommand::List(_) => "run list",
@@ -264,6 +274,7 @@ impl Command {
             | Command::Init
             | Command::New(_)
             | Command::Validate(_)
+            | Command::Graph(_)
             | Command::Config
             | Command::Key { .. } => Reach::Nothing,
             Command::Doctor
@@ -280,7 +291,7 @@ impl Command {
                 BackupCommand::List | BackupCommand::Show { .. } => Reach::Looks,
                 _ => Reach::Stores,
             },
-            Command::Drill(_) => Reach::Stores,
+            Command::Drill(_) | Command::Cancel(_) => Reach::Stores,
             Command::Prune(_) => Reach::StoresWithDryRun,
             Command::Renumber(_)
             | Command::Apply(_)

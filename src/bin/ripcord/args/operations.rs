@@ -127,6 +127,36 @@ pub struct ListArgs {
     pub limit: u32,
 }
 
+/// `graph`.
+#[derive(Clone, Debug, Args)]
+pub struct GraphArgs {
+    /// How it is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: GraphFormat,
+}
+
+/// How a graph is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum GraphFormat {
+    /// A line a migration.
+    Text,
+    /// For Graphviz.
+    Dot,
+    /// For Markdown that draws Mermaid.
+    Mermaid,
+}
+
+/// `cancel`.
+#[derive(Clone, Debug, Args)]
+pub struct CancelArgs {
+    /// How long to wait until the run has ended; 0s only asks
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = units::duration)]
+    pub timeout: Duration,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
 /// `apply` and `plan`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ApplyArgs {
@@ -136,6 +166,12 @@ pub struct ApplyArgs {
     /// Also run the migrations of this folder (test migrations; refused in protected environments)
     #[arg(long, value_name = "DIR")]
     pub also: Vec<PathBuf>,
+    /// Run exactly what this file of `plan -o` says, or nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "file", "limit", "atomic", "output"])]
+    pub plan: Option<PathBuf>,
+    /// With `plan` or --dry-run: write the plan to a file, to be approved and run later
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Up to and with this version or name
     #[arg(long, value_name = "VERSION|NAME")]
     pub target: Option<String>,

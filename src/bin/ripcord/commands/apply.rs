@@ -3,6 +3,7 @@
 use ripcord::migration::lint::Severity;
 use ripcord::migration::plan::Selection;
 use ripcord::ops::apply::{self, Planned, Request};
+use ripcord::ops::plan_file::PlanFile;
 use ripcord::ops::report::Outcome;
 use ripcord::ops::{MigrationReport, RunReport};
 use ripcord::{Error, Result};
@@ -15,9 +16,25 @@ pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
     app.require_health_complete()?;
     let ctx = app.context().await?;
     let mut request = Request { skip_backup: app.skip_backup()?, ..request(app, &args) };
+    let approved = args.plan.as_deref().map(PlanFile::read).transpose()?;
+    if let Some(approved) = &approved {
+        approved.ask(&mut request);
+    }
     let planned = apply::plan(&ctx, &request).await?;
+    if let Some(approved) = &approved {
+        approved.hold(&ctx, &request, &planned)?;
+    }
     if app.resolved.dry_run {
-        return Ok(show(app, &planned));
+        let exit = show(app, &planned);
+        if let (Some(output), Exit::DONE) = (&args.output, exit) {
+            PlanFile::of(&ctx, &request, &planned).write(output)?;
+            app.out.note(&format!("the plan is in `{0}`; to run it: ripcord apply --plan {0}", output.display()));
+        }
+        return Ok(exit);
+    }
+    if args.output.is_some() {
+        return Err(Error::usage("`-o` writes a plan, and this would run it")
+            .hint("ripcord plan -o FILE, then: ripcord apply --plan FILE"));
     }
     if !planned.plan.pending.is_empty() {
         request.approver =
@@ -46,7 +63,13 @@ pub fn request(app: &App, args: &ApplyArgs) -> Request {
 
 /// Which migrations are wanted.
 pub fn selection(app: &App, args: &ApplyArgs) -> Selection {
-    Selection { target: args.target.clone(), file: args.file.clone(), limit: app.resolved.limit, again: args.again }
+    Selection {
+        target: args.target.clone(),
+        file: args.file.clone(),
+        limit: app.resolved.limit,
+        again: args.again,
+        ..Selection::default()
+    }
 }
 
 /// The plan: every migration with its reason, and every statement that would go to the server.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use ripcord::migration::Variables;
 use ripcord::migration::lint::{self, Finding, Policy, Severity, rules};
 use ripcord::migration::source::{self, Folder};
 use ripcord::ops::judge;
@@ -83,7 +84,10 @@ pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
 }
 
 fn read(app: &App) -> Result<Folder> {
-    source::read(&app.migrations_dir()?, app.settings().layout.as_deref())
+    let mut folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
+    let variables = Variables::new(app.settings().variables.clone());
+    folder.migrations = folder.migrations.iter().map(|migration| migration.with_names(&variables)).collect();
+    Ok(folder)
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<String> {

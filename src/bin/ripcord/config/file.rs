@@ -12,6 +12,7 @@ use ripcord::{Error, Result};
 use serde::{Deserialize, Deserializer, de::Visitor};
 use toml::Spanned;
 
+use super::hooks::HooksTable;
 use super::units;
 
 /// The whole file, and equally one environment's table in it: an environment may override any key.
@@ -30,6 +31,10 @@ pub struct Section {
     pub store: Option<String>,
     /// What stands against a changed file.
     pub on_changed: Option<OnChangedWord>,
+    /// What stands against a migration that arrives late.
+    pub out_of_order: Option<OutOfOrderWord>,
+    /// Variables that migrations may use.
+    pub variables: VariablesTable,
     /// Folders with PostgreSQL's programs.
     pub pg_bin: Option<Vec<PathBuf>>,
     /// Where the master key comes from.
@@ -212,70 +217,12 @@ pub struct RecoveryTable {
     pub writes: Option<Writes>,
 }
 
-/// `[hooks]`: a command or a list of them.
+/// `[variables]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HooksTable {
-    /// Before anything of a run, the backup included.
-    pub before_run: Option<Commands>,
-    /// After a run that ended well.
-    pub after_run: Option<Commands>,
-    /// Around the backup.
-    pub before_backup: Option<Commands>,
-    /// Around the backup.
-    pub after_backup: Option<Commands>,
-    /// Around each migration.
-    pub before_migration: Option<Commands>,
-    /// Around each migration.
-    pub after_migration: Option<Commands>,
-    /// Around DOWN scripts.
-    pub before_rollback: Option<Commands>,
-    /// Around DOWN scripts.
-    pub after_rollback: Option<Commands>,
-    /// Around a restore.
-    pub before_restore: Option<Commands>,
-    /// Around a restore.
-    pub after_restore: Option<Commands>,
-    /// One command's limit.
-    pub timeout: Option<Unit<DurationUnit>>,
-}
-
-impl HooksTable {
-    /// The hooks by name.
-    pub fn by_name(&self) -> [(&'static str, &Option<Commands>); 10] {
-        [
-            ("before_run", &self.before_run),
-            ("after_run", &self.after_run),
-            ("before_backup", &self.before_backup),
-            ("after_backup", &self.after_backup),
-            ("before_migration", &self.before_migration),
-            ("after_migration", &self.after_migration),
-            ("before_rollback", &self.before_rollback),
-            ("after_rollback", &self.after_rollback),
-            ("before_restore", &self.before_restore),
-            ("after_restore", &self.after_restore),
-        ]
-    }
-}
-
-/// One command or several.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Commands {
-    /// One.
-    One(String),
-    /// Several, in order.
-    Several(Vec<String>),
-}
-
-impl Commands {
-    /// As a list.
-    pub fn to_vec(&self) -> Vec<String> {
-        match self {
-            Commands::One(command) => vec![command.clone()],
-            Commands::Several(commands) => commands.clone(),
-        }
-    }
+pub struct VariablesTable {
+    /// The names, which are those of environment variables too.
+    pub allow: Option<Vec<String>>,
 }
 
 /// `[expect]`.
@@ -318,6 +265,18 @@ pub enum OnChangedWord {
     Rerun,
     /// It is told and left.
     Warn,
+}
+
+/// `out_of_order`'s words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutOfOrderWord {
+    /// The plan is invalid.
+    Linear,
+    /// It never runs.
+    LinearSkip,
+    /// It runs.
+    NonLinear,
 }
 
 /// A value that must be written with its unit.

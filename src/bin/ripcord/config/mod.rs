@@ -5,6 +5,7 @@ pub mod dotenv;
 pub mod environments;
 pub mod file;
 pub mod health;
+mod hooks;
 pub mod key;
 pub mod resolver;
 mod supabase;
@@ -127,6 +128,9 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
 
     let (mut settings, on_changed_is_default) = values::settings(&mut resolver, typed, &base)?;
     settings.environment = environment;
+    for (name, value) in &mut settings.variables {
+        *value = variables.get(name).map(|found| found.text.to_owned().into());
+    }
     let (key, why_no_key) = key::resolve(&mut resolver, &variables, file.as_ref(), table)?;
     settings.key = key;
     let incomplete = health::resolve(&mut settings, &mut resolver, typed, &variables, file.as_ref(), table)?;
@@ -326,6 +330,8 @@ pub fn secrets(resolved: &Resolved) -> Vec<String> {
     if let Some(url) = &resolved.settings.database_url {
         secrets.extend(crate::render::scrub::passwords_in(url.expose_secret()));
     }
+    let values = resolved.settings.variables.values().flatten();
+    secrets.extend(values.map(|value| value.expose_secret().to_owned()));
     for name in ["PGPASSWORD", "SUPABASE_SERVICE_KEY", "SUPABASE_DB_PASSWORD"] {
         secrets.extend(resolved.variables.get(name).map(|variable| variable.text.to_owned()));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ripcord::settings::{Level, OnChanged, OnFailure, Writes};
+use ripcord::settings::{Arrivals, Hook, HookWhat, Level, OnChanged, OnFailure, Writes};
 use ripcord::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -328,6 +328,19 @@ impl Value for Vec<String> {
     }
 }
 
+/// What a hook does, or what is wrong with how it is written.
+impl Value for Result<Vec<Hook>, String> {
+    fn read(_: &str) -> Result<Self, String> {
+        Err("hooks stand in the file".to_owned())
+    }
+    fn show(&self) -> String {
+        let shown = self.iter().flatten().map(|hook| match &hook.what {
+            HookWhat::Command(text) | HookWhat::Sql(text) => text.as_str(),
+        });
+        shown.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A list of folders; a variable separates them with colons, as `PATH` does.
 impl Value for Vec<PathBuf> {
     fn read(text: &str) -> Result<Self, String> {
@@ -372,5 +385,7 @@ words!(OnFailure, "a way to go on after a failure",
     "restore" => OnFailure::Restore, "stop" => OnFailure::Stop);
 words!(Writes, "a way to treat others' writes",
     "refuse" => Writes::Refuse, "fence" => Writes::Fence, "accept-loss" => Writes::AcceptLoss);
+words!(Arrivals, "a way to treat migrations that arrive late",
+    "linear" => Arrivals::Linear, "linear-skip" => Arrivals::LinearSkip, "non-linear" => Arrivals::NonLinear);
 words!(OnChanged, "a way to treat a changed file",
     "error" => OnChanged::Error, "rerun" => OnChanged::Rerun, "warn" => OnChanged::Warn);

@@ -258,7 +258,9 @@ fn an_environments_table_overrides_lists_and_keys() {
     assert_eq!(resolved.settings.health.len(), 1);
     assert!(matches!(&resolved.settings.health[0].probe, HealthProbe::Url { url, .. } if url == "http://two"));
     assert_eq!(resolved.settings.writes, Writes::Fence);
-    assert_eq!(resolved.settings.hooks.commands["after_run"], ["./off", "./off2"]);
+    let commands: Vec<_> = resolved.settings.hooks.steps["after_run"].iter().map(|hook| hook.what.clone()).collect();
+    let command = |text: &str| ripcord::settings::HookWhat::Command(text.to_owned());
+    assert_eq!(commands, [command("./off"), command("./off2")]);
     assert!(matches!(&world.run("apply").settings.key, Some(KeySource::File(path)) if path == Path::new("k")));
 }
 
@@ -339,6 +341,6 @@ fn the_reference_configuration_holds_every_key_with_its_default() {
             entry.key
         );
     }
-    assert_eq!(full.settings.hooks.commands.len(), 10);
+    assert_eq!(full.settings.hooks.steps.len(), 10);
     assert!(full.incomplete.is_none());
 }

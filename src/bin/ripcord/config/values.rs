@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ripcord::migration::lint;
-use ripcord::settings::{BackupSettings, Hooks, LintSettings, OnChanged, RetentionRules, Retry, Settings, Timeouts};
+use ripcord::settings::{
+    Arrivals, BackupSettings, Hooks, LintSettings, OnChanged, RetentionRules, Retry, Settings, Timeouts,
+};
 use ripcord::{Error, Result};
 use secrecy::SecretString;
 
-use super::file::{self, OnChangedWord};
+use super::file::{self, OnChangedWord, OutOfOrderWord};
 use super::resolver::{self, Bytes, Guide, Resolver, Value};
 use super::units;
 use crate::args::Overrides;
@@ -101,6 +103,14 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
     let writes =
         resolver.value("recovery.writes", typed.writes, &[], |section| section.recovery.writes, defaults.writes)?;
     let hooks = hooks(resolver, &defaults)?;
+    let arrivals = resolver.value(
+        "out_of_order",
+        None,
+        &[],
+        |section| section.out_of_order.map(arrivals_of),
+        defaults.arrivals,
+    )?;
+    let allowed = resolver.in_file("variables.allow", |section| section.variables.allow.clone()).unwrap_or_default();
     let expect_tables =
         resolver.value("expect.tables", None, &[], |section| section.expect.tables.clone(), Vec::new())?;
     let expect_functions =
@@ -129,6 +139,9 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
             on_failure,
             writes,
             hooks,
+            // Their values come from the environment, which is read last.
+            variables: allowed.into_iter().map(|name| (name, None)).collect(),
+            arrivals,
             on_changed: on_changed.unwrap_or(defaults.on_changed),
             expect_tables,
             expect_functions,
@@ -345,7 +358,7 @@ fn retention(resolver: &mut Resolver<'_>, typed: &Overrides) -> Result<Retention
 
 fn hooks(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<Hooks> {
     let mut hooks = Hooks {
-        commands: Default::default(),
+        steps: Default::default(),
         timeout: resolver.value(
             "hooks.timeout",
             None,
@@ -371,10 +384,11 @@ fn hooks(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<Hooks> {
         let found = resolver.in_file(key, |section| {
             let tables = section.hooks.by_name();
             let (_, commands) = tables.iter().find(|(hook, _)| *hook == name)?;
-            commands.as_ref().map(file::Commands::to_vec)
+            commands.as_ref().map(super::hooks::Commands::to_hooks)
         });
-        if let Some(commands) = found {
-            hooks.commands.insert(name.to_owned(), commands);
+        if let Some(steps) = found {
+            let steps = steps.map_err(|why| Error::usage(format!("`{key}`: {why}")))?;
+            hooks.steps.insert(name.to_owned(), steps);
         }
     }
     Ok(hooks)
@@ -385,6 +399,14 @@ fn on_changed_of(word: OnChangedWord) -> OnChanged {
         OnChangedWord::Error => OnChanged::Error,
         OnChangedWord::Rerun => OnChanged::Rerun,
         OnChangedWord::Warn => OnChanged::Warn,
+    }
+}
+
+fn arrivals_of(word: OutOfOrderWord) -> Arrivals {
+    match word {
+        OutOfOrderWord::Linear => Arrivals::Linear,
+        OutOfOrderWord::LinearSkip => Arrivals::LinearSkip,
+        OutOfOrderWord::NonLinear => Arrivals::NonLinear,
     }
 }
 
