@@ -211,6 +211,8 @@ pub struct Settings {
     pub maintenance_db: Option<String>,
     /// The folder of migrations; `None`: found among the usual ones.
     pub migrations_dir: Option<PathBuf>,
+    /// A curated order of migrations: names and globs. What it does not name comes after, by version.
+    pub order: Vec<String>,
     /// The layout's name, when the configuration forces one.
     pub layout: Option<String>,
     /// Where backups live: a folder or a URL.
@@ -255,6 +257,7 @@ impl Default for Settings {
             database_url: None,
             maintenance_db: None,
             migrations_dir: None,
+            order: Vec::new(),
             layout: None,
             store: "backups".to_owned(),
             environment: Environment::default(),

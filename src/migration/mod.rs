@@ -172,9 +172,20 @@ pub struct Migration {
     pub down: Option<Script>,
     /// What the file says of itself.
     pub metadata: Metadata,
+    /// Its place where an order was written down (a journal's, or the configuration's); those without one come
+    /// after, by version.
+    pub rank: Option<u32>,
+    /// The whole schema in one file (`000_MASTER_*`): it runs on an empty database, and on any other it is only
+    /// recorded.
+    pub master: bool,
 }
 
 impl Migration {
+    /// What migrations are sorted by, before their dependencies have their say.
+    pub fn place(&self) -> (u32, &Version, &str) {
+        (self.rank.unwrap_or(u32::MAX), &self.version, &self.file_name)
+    }
+
     /// `version name`, as messages show it.
     pub fn label(&self) -> String {
         label(&self.version, &self.name)

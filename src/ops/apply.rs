@@ -6,7 +6,7 @@ use super::context::{self, Context, Live};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{migrate, prune, resume, rungs};
+use super::{masters, migrate, prune, resume, rungs};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -71,18 +71,23 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         }
         control::State::Absent => Vec::new(),
     };
-    let plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    let mut plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    masters::settle(ctx, &session, &mut plan, &applied).await?;
     let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
     let mut findings = lint::lint(&pending, ctx.settings.environment.protected);
-    findings.extend(duplicates(&folder, &pending, ctx.settings.environment.protected));
+    findings.extend(duplicates(&folder, &pending, &applied, ctx.settings.environment.protected));
     check::doubt_syntax(&session, &pending, &mut findings).await?;
     session.close().await;
     Ok(Planned { folder, plan, findings })
 }
 
-/// Files that share their number with another one, applied or not: which of them is meant, nobody knows.
-fn duplicates(folder: &Folder, pending: &[Migration], protected: bool) -> Vec<lint::Finding> {
-    let shared = |one: &Migration| folder.migrations.iter().filter(|other| other.version == one.version).count() > 1;
+/// Files that share their number with another one, unless all of them are applied: which of them is meant, nobody
+/// knows.
+fn duplicates(folder: &Folder, pending: &[Migration], applied: &[Applied], protected: bool) -> Vec<lint::Finding> {
+    let shared = |one: &Migration| {
+        let same = || folder.migrations.iter().filter(|other| other.version == one.version);
+        same().count() > 1 && !same().all(|other| plan::was_applied(other, applied))
+    };
     let among_pending = |one: &Migration| pending.iter().filter(|other| other.version == one.version).count() > 1;
     let found: Vec<Migration> =
         folder.migrations.iter().filter(|one| shared(one) && !among_pending(one)).cloned().collect();
@@ -95,7 +100,7 @@ pub fn read_folder(ctx: &Context) -> Result<Folder> {
         Some(path) => path.clone(),
         None => source::find(std::path::Path::new("."))?,
     };
-    source::read(&path, ctx.settings.layout.as_deref())
+    source::in_order(source::read(&path, ctx.settings.layout.as_deref())?, &ctx.settings.order)
 }
 
 /// A row of the history as the planner sees it.
@@ -181,14 +186,42 @@ fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
         return Err(Error::refused("this environment does not allow a run without a backup")
             .hint("name an environment that does: --env development"));
     }
-    if ctx.settings.environment.approval && request.approver.is_none() {
-        return Err(Error::refused(format!(
-            "environment `{}` asks for an approval",
-            ctx.settings.environment.name.as_deref().unwrap_or("unnamed")
-        ))
-        .hint("on a terminal type it; from CI: ripcord apply --yes, or FORCE_RUN=true"));
+    let reasons = approval_reasons(ctx, planned);
+    if !reasons.is_empty() && request.approver.is_none() {
+        let mut error = Error::refused("this run needs an approval");
+        for reason in reasons {
+            error = error.because(reason);
+        }
+        return Err(error.hint("on a terminal type it; from CI: ripcord apply --yes, or FORCE_RUN=true"));
     }
     Ok(())
+}
+
+/// Why somebody must approve: the environment asks for it, or a migration says of itself that it is one to think
+/// about. Where nothing is protected, the latter is not asked for.
+pub fn approval_reasons(ctx: &Context, planned: &Planned) -> Vec<String> {
+    let environment = &ctx.settings.environment;
+    let mut reasons = Vec::new();
+    if environment.approval {
+        reasons.push(format!("environment `{}` asks for it", environment.name.as_deref().unwrap_or("unnamed")));
+    }
+    if !environment.protected {
+        return reasons;
+    }
+    for migration in planned.plan.pending.iter().map(|pending| &pending.migration) {
+        let metadata = &migration.metadata;
+        let says = |told: &Option<String>, what: &str| told.as_deref() == Some(what);
+        let grave = [
+            (says(&metadata.risk, "high"), "a high risk"),
+            (metadata.requires_downtime, "that it needs a downtime"),
+            (says(&metadata.data_volume, "large"), "a large volume of data"),
+        ];
+        let told: Vec<&str> = grave.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect();
+        if !told.is_empty() {
+            reasons.push(format!("`{}` tells of {}", migration.file_name, told.join(", ")));
+        }
+    }
+    reasons
 }
 
 fn first_non_transactional(planned: &Planned) -> String {
@@ -261,7 +294,9 @@ async fn begin<'a>(
 /// applied leaves the plan. Nothing comes into it that nobody has validated or approved.
 async fn still_pending(ctx: &Context, live: &Live, request: &Request, planned: &mut Planned) -> Result<()> {
     let applied: Vec<Applied> = control::applied(live.session.client()).await?.into_iter().map(applied_of).collect();
-    let now = plan::plan(&planned.folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    let mut now = plan::plan(&planned.folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    masters::settle(ctx, &live.session, &mut now, &applied).await?;
+    masters::record(ctx, &live.session, &now.recorded).await?;
     if let Some(error) = now.errors.into_iter().next() {
         return Err(error);
     }

@@ -265,6 +265,13 @@ async fn begin_up(run: &mut Run<'_>, migration: &Migration, in_transaction: bool
 }
 
 fn finish_up(run: &mut Run<'_>, migration: &Migration, touched: Option<Vec<String>>) -> Result<()> {
+    let touched = touched.map(|mut touched| {
+        touched.extend(migration.metadata.affected_tables.iter().map(|table| match table.contains('.') {
+            true => table.clone(),
+            false => format!("public.{table}"),
+        }));
+        touched
+    });
     match (&mut run.ours.touched, &touched) {
         (Some(all), Some(more)) => all.extend(more.iter().cloned()),
         (all, None) => *all = None,

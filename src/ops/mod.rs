@@ -14,6 +14,7 @@ pub mod drill;
 pub mod fault;
 pub mod heartbeat;
 pub mod losses;
+pub mod masters;
 pub mod migrate;
 pub mod proof;
 pub mod prune;

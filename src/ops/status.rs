@@ -5,12 +5,13 @@ use serde::Serialize;
 use super::apply::{self, applied_of};
 use super::catalog::{self, Item};
 use super::context::{Context, blocking};
+use super::masters;
 use super::run::unfinished;
 use crate::clock::Time;
 use crate::control::{self, LockRow, MigrationRow};
 use crate::error::Result;
 use crate::migration::plan::{self, Selection};
-use crate::postgres::{databases, guard};
+use crate::postgres::{Session, databases, guard};
 
 /// A pending migration.
 #[derive(Clone, Debug, Serialize)]
@@ -142,13 +143,13 @@ pub async fn status(ctx: &Context) -> Result<Status> {
                 .collect();
         }
     }
+    read_plan(ctx, &session, &rows, &mut status).await?;
     session.close().await;
-    read_plan(ctx, &rows, &mut status);
     conclude(&mut status, lineage.is_some(), working);
     Ok(status)
 }
 
-fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
+async fn read_plan(ctx: &Context, session: &Session, rows: &[MigrationRow], status: &mut Status) -> Result<()> {
     let applied: Vec<_> =
         rows.iter().filter(|row| matches!(row.state.as_str(), "applied" | "baseline")).cloned().collect();
     status.applied = applied.len();
@@ -162,7 +163,8 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
         Err(error) => status.errors.push(error.one_line()),
         Ok(folder) => {
             let applied: Vec<_> = applied.into_iter().map(applied_of).collect();
-            let plan = plan::plan(&folder.migrations, &applied, &Selection::default(), ctx.settings.on_changed);
+            let mut plan = plan::plan(&folder.migrations, &applied, &Selection::default(), ctx.settings.on_changed);
+            masters::settle(ctx, session, &mut plan, &applied).await?;
             status.total = folder.migrations.len();
             status.errors.extend(plan.errors.iter().map(crate::Error::one_line));
             status.notes.extend(plan.notes);
@@ -189,6 +191,7 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
         }
     }
     status.up_to_date = status.pending.is_empty() && status.errors.is_empty();
+    Ok(())
 }
 
 fn conclude(status: &mut Status, met: bool, working: bool) {

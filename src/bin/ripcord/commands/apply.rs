@@ -20,8 +20,8 @@ pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
         return Ok(show(app, &planned));
     }
     if !planned.plan.pending.is_empty() {
-        request.approver =
-            app.approve(&format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database()))?;
+        let what = format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database());
+        request.approver = app.approve_for(&what, &apply::approval_reasons(&ctx, &planned))?;
     }
     let report = apply::execute(&ctx, &request, planned).await;
     app.out.report(&report);

@@ -20,7 +20,9 @@ pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
         ),
         None => None,
     };
-    let folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
+    let settings = app.settings();
+    let folder = source::read(&app.migrations_dir()?, settings.layout.as_deref())?;
+    let folder = source::in_order(folder, &settings.order)?;
     for (path, why) in &folder.skipped {
         app.out.note(&format!("`{}` is left out: {why}", path.display()));
     }

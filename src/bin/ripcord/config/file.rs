@@ -27,6 +27,8 @@ pub struct Section {
     pub migrations_dir: Option<PathBuf>,
     /// The layout's name.
     pub layout: Option<String>,
+    /// A curated order: names and globs.
+    pub order: Option<Vec<String>>,
     /// Where backups live.
     pub store: Option<String>,
     /// What stands against a changed file.

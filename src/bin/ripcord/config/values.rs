@@ -29,6 +29,7 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
     let migrations_dir = resolver
         .path("migrations_dir", global.migrations_dir.clone(), base, |section| section.migrations_dir.clone())?;
     let layout = resolver.optional("layout", None, &[], |section| section.layout.clone())?;
+    let order = resolver.value("order", None, &[], |section| section.order.clone(), Vec::new())?;
     let store = resolver.value(
         "store",
         global.store.clone(),
@@ -112,6 +113,7 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
             database_url,
             maintenance_db,
             migrations_dir,
+            order,
             layout,
             store,
             environment: defaults.environment,
