@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub mod window;
+
+pub use window::Window;
+
 /// Where a run changes things and under which rules.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -21,11 +25,13 @@ pub struct Environment {
     pub approval: bool,
     /// `--skip-backup` is allowed.
     pub allow_skip_backup: bool,
+    /// When migrations may run; empty: always.
+    pub windows: Vec<Window>,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Environment { name: None, protected: true, approval: false, allow_skip_backup: false }
+        Environment { name: None, protected: true, approval: false, allow_skip_backup: false, windows: Vec::new() }
     }
 }
 

@@ -6,7 +6,8 @@ use super::context::{self, Context, Live};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{masters, migrate, prune, resume, rungs};
+use super::{adopt, masters, migrate, prune, releases, resume, rungs};
+use crate::clock;
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -15,7 +16,7 @@ use crate::migration::plan::{self, Plan, Selection};
 use crate::migration::source::{self, Folder};
 use crate::migration::{Applied, Migration};
 use crate::postgres::{databases, execute};
-use crate::settings::{OnFailure, Writes};
+use crate::settings::{OnFailure, Writes, window};
 
 /// What to apply, and how.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct Planned {
     pub plan: Plan,
     /// What validation found.
     pub findings: Vec<lint::Finding>,
+    /// What was selected, tags and releases made into versions.
+    pub selection: Selection,
 }
 
 /// Reads the folder, compares it with what is applied, and validates what is pending. Writes nothing.
@@ -71,14 +74,17 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         }
         control::State::Absent => Vec::new(),
     };
-    let mut plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    adopt::refuse_unadopted(ctx, &session, applied.len()).await?;
+    let mut selection = request.selection.clone();
+    selection.target = releases::target(&session, &folder.migrations, selection.target).await?;
+    let mut plan = plan::plan(&folder.migrations, &applied, &selection, ctx.settings.on_changed);
     masters::settle(ctx, &session, &mut plan, &applied).await?;
     let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
     let mut findings = lint::lint(&pending, ctx.settings.environment.protected);
     findings.extend(duplicates(&folder, &pending, &applied, ctx.settings.environment.protected));
     check::doubt_syntax(&session, &pending, &mut findings).await?;
     session.close().await;
-    Ok(Planned { folder, plan, findings })
+    Ok(Planned { folder, plan, findings, selection })
 }
 
 /// Files that share their number with another one, unless all of them are applied: which of them is meant, nobody
@@ -186,6 +192,17 @@ fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
         return Err(Error::refused("this environment does not allow a run without a backup")
             .hint("name an environment that does: --env development"));
     }
+    if let Some(opens) = window::closed_until(&ctx.settings.environment.windows, clock::now()) {
+        let fact = format!(
+            "environment `{}` is not to be changed now: its next maintenance window begins {}",
+            ctx.settings.environment.name.as_deref().unwrap_or("unnamed"),
+            opens.format("%a %Y-%m-%d %H:%M UTC")
+        );
+        if request.force.is_none() {
+            return Err(Error::refused(fact).hint("wait for it, or: ripcord apply --force --reason TEXT"));
+        }
+        ctx.progress.warn(fact);
+    }
     let reasons = approval_reasons(ctx, planned);
     if !reasons.is_empty() && request.approver.is_none() {
         let mut error = Error::refused("this run needs an approval");
@@ -251,7 +268,7 @@ async fn begin<'a>(
     let live = context::open(ctx).await?;
     ctx.progress.finished("lock", "held");
     refuse_beside_unfinished(ctx, &live).await?;
-    still_pending(ctx, &live, request, &mut planned).await?;
+    still_pending(ctx, &live, &mut planned).await?;
     if planned.plan.pending.is_empty() {
         return Ok(None);
     }
@@ -292,9 +309,9 @@ async fn begin<'a>(
 
 /// The plan was made before the lock was held, and another run may have worked until then: what it has
 /// applied leaves the plan. Nothing comes into it that nobody has validated or approved.
-async fn still_pending(ctx: &Context, live: &Live, request: &Request, planned: &mut Planned) -> Result<()> {
+async fn still_pending(ctx: &Context, live: &Live, planned: &mut Planned) -> Result<()> {
     let applied: Vec<Applied> = control::applied(live.session.client()).await?.into_iter().map(applied_of).collect();
-    let mut now = plan::plan(&planned.folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
+    let mut now = plan::plan(&planned.folder.migrations, &applied, &planned.selection, ctx.settings.on_changed);
     masters::settle(ctx, &live.session, &mut now, &applied).await?;
     masters::record(ctx, &live.session, &now.recorded).await?;
     if let Some(error) = now.errors.into_iter().next() {

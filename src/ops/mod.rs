@@ -3,6 +3,7 @@
 //! Read [`apply`] first: its `execute` and `attempt` are the specification. [`recover`] is the ladder that a
 //! failing run climbs down, and that [`resume`] (`ripcord recover`) climbs down later for a run that died.
 
+pub mod adopt;
 pub mod apply;
 pub mod backup;
 pub mod beside;
@@ -19,6 +20,7 @@ pub mod migrate;
 pub mod proof;
 pub mod prune;
 pub mod recover;
+pub mod releases;
 pub mod report;
 pub mod restore;
 pub mod resume;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::adopt::{self, Unadopted};
 use super::apply::{self, applied_of};
 use super::catalog::{self, Item};
 use super::context::{Context, blocking};
@@ -144,8 +145,10 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         }
     }
     read_plan(ctx, &session, &rows, &mut status).await?;
+    let other = adopt::unadopted(ctx, &session).await?;
     session.close().await;
     conclude(&mut status, lineage.is_some(), working);
+    tell_of_others(&mut status, &other);
     Ok(status)
 }
 
@@ -212,6 +215,26 @@ fn conclude(status: &mut Status, met: bool, working: bool) {
     };
     status.state = state;
     status.next = next.map(str::to_owned);
+}
+
+/// Another tool's history: before anything of ours is in effect it is the one that counts, afterwards it is frozen.
+fn tell_of_others(status: &mut Status, others: &[Unadopted]) {
+    for other in others {
+        let rows = other.rows.map_or_else(String::new, |rows| format!(" ({rows} rows)"));
+        let table = format!("`{}`{rows}, owned by `{}`", other.table, other.owner);
+        if status.applied > 0 {
+            status.notes.push(format!("another tool's {table}, was not adopted; ripcord writes nothing there"));
+            continue;
+        }
+        status.notes.push(format!("{table}, tells what another tool has applied; what is pending is not known"));
+        // The first is the one that counts; legacy tables come after it.
+        let first = status.up_to_date || !status.state.starts_with("another tool's");
+        if status.unfinished.is_empty() && first {
+            status.state = format!("another tool's history was not adopted: `{}`", other.table);
+            status.next = Some("ripcord adopt --dry-run".to_owned());
+            status.up_to_date = false;
+        }
+    }
 }
 
 fn count_of(count: usize) -> String {

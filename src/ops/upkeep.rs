@@ -163,7 +163,7 @@ pub async fn repair(ctx: &Context, forget: Option<&str>) -> Result<Vec<String>> 
     let client = live.session.client();
     let mut mended = Vec::new();
     for row in control::applied(client).await? {
-        let label = format!("{}_{}", row.version, row.name);
+        let label = crate::migration::label(&row.version, &row.name);
         if let Some(name) = forget {
             if row.version == name || row.name == name || label == name {
                 control::forget_migration(client, &row.version).await?;

@@ -10,6 +10,7 @@ mod crash;
 mod doctor;
 mod drill;
 mod failures;
+mod guides;
 mod hostile;
 mod postgres_a;
 mod postgres_b;

@@ -40,10 +40,16 @@ impl Half {
             return Err(Error::failed(format!("`{shown}` is a link out of the folder, to `{}`", real.display()))
                 .hint("put the file itself into the folder"));
         }
+        // Reading a pipe would wait for ever.
+        if !real.is_file() {
+            return Err(Error::failed(format!("cannot read `{shown}`: it is no ordinary file")));
+        }
         let bytes = std::fs::read(&real).map_err(cannot)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            Error::failed(format!("`{shown}` is not UTF-8: byte {at} begins no character"))
+            let before = error.as_bytes().get(..at).unwrap_or_default();
+            let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            Error::failed(format!("`{shown}`, line {line}: it is not UTF-8: byte {at} begins no character"))
                 .hint("save the file as UTF-8")
         })?;
         if let Some(at) = text.find('\0') {

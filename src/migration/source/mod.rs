@@ -256,6 +256,26 @@ fn list(folder: &Path) -> Result<BTreeMap<PathBuf, String>> {
     Ok(files)
 }
 
+/// `001_a_down.sql` is a DOWN, when `001_a.sql` or `001_a_up.sql` lies beside it; alone it is a name like any other.
+fn paired(stem: &str, stems: &BTreeSet<String>) -> Option<Named> {
+    let lower = stem.to_ascii_lowercase();
+    let before = |ending: &str| stem.get(..lower.strip_suffix(ending)?.len());
+    if let Some(base) =
+        ["_down", "-down", "_rollback", ".rollback", "_undo", ".undo"].iter().find_map(|one| before(one))
+    {
+        let named = names::parse(base);
+        let beside = [base.to_owned(), format!("{base}_up"), format!("{base}-up")];
+        let versioned = named.style != Style::None;
+        return (versioned && beside.iter().any(|one| stems.contains(one)))
+            .then_some(Named { side: Side::Down, ..named });
+    }
+    let base = before("_up").or_else(|| before("-up"))?;
+    let named = names::parse(base);
+    let beside = [format!("{base}_down"), format!("{base}-down")];
+    (named.style != Style::None && beside.iter().any(|one| stems.contains(one)))
+        .then_some(Named { side: Side::Up { marked: true }, ..named })
+}
+
 /// A file that holds the whole schema: `000_MASTER_*`.
 fn is_master(file_name: &str) -> bool {
     file_name.to_ascii_uppercase().starts_with("000_MASTER")
@@ -313,8 +333,9 @@ impl Reading {
     /// Keeps DOWNs and what is left out on purpose; returns the UPs.
     fn sort(&mut self, files: BTreeMap<PathBuf, String>) -> Vec<(PathBuf, Named)> {
         let mut ups = Vec::new();
+        let stems: BTreeSet<String> = files.values().cloned().collect();
         for (path, stem) in files {
-            let named = names::parse(&stem);
+            let named = paired(&stem, &stems).unwrap_or_else(|| names::parse(&stem));
             if stem.starts_with("COMBINED_") {
                 self.skip(path, "a combined file");
             } else if named.side == Side::Down {

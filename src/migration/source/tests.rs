@@ -302,7 +302,7 @@ fn checksums() {
 fn what_is_no_text_is_told_with_its_place() {
     let dir = dir(&[("001_a.sql", "")]);
     std::fs::write(dir.0.path().join("001_a.sql"), b"select '\xff';").unwrap();
-    assert!(dir.fails().contains("is not UTF-8: byte 8"));
+    assert!(dir.fails().contains("line 1: it is not UTF-8: byte 8"));
     std::fs::write(dir.0.path().join("001_a.sql"), b"select \0").unwrap();
     assert!(dir.fails().contains("NUL at byte 7"));
 }
@@ -440,4 +440,22 @@ fn a_date_that_is_none_is_told() {
 fn a_folder_in_the_folder_is_not_passed_over_in_silence() {
     let folder = dir(&[("20240101_init/migration.sql", "select 1;")]).read();
     assert!(folder.migrations.is_empty() && folder.misnamed[0].ends_with("20240101_init"));
+}
+
+#[test]
+fn pairs_of_other_spellings_are_one_migration() {
+    let folder = dir(&[
+        ("001_a.sql", "select 1;"),
+        ("001_a_rollback.sql", "select 2;"),
+        ("002_b_up.sql", "select 3;"),
+        ("002_b_down.sql", "select 4;"),
+        ("2026-01-20_c.sql", "select 5;"),
+        ("2026-01-20_c.undo.sql", "select 6;"),
+        ("003_scale_down.sql", "select 7;"),
+    ])
+    .read();
+    let downs: Vec<(String, bool)> = folder.migrations.iter().map(|one| (one.label(), one.down.is_some())).collect();
+    let expected = [("001_a", true), ("002_b", true), ("003_scale_down", false), ("2026-01-20_c", true)];
+    assert_eq!(downs, expected.map(|(label, down)| (label.to_owned(), down)));
+    assert!(folder.misnamed.is_empty());
 }

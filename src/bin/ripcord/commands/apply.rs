@@ -68,7 +68,11 @@ fn show(app: &App, planned: &Planned) -> Exit {
     let mut report = RunReport::new("apply", outcome, "unchanged, this was a dry run");
     for pending in &plan.pending {
         let migration = &pending.migration;
-        app.out.data(&format!("-- {} ({})", migration.file_name, pending.reason));
+        let how = match &migration.up.no_transaction {
+            None => "in one transaction".to_owned(),
+            Some(why) => format!("each statement by itself: {why}"),
+        };
+        app.out.data(&format!("-- {} ({}), {how}", migration.file_name, pending.reason));
         for statement in &migration.up.statements {
             app.out.data(migration.up.text(statement));
         }

@@ -7,6 +7,7 @@ use ripcord::settings::{BackupSettings, Hooks, OnChanged, RetentionRules, Retry,
 use ripcord::{Error, Result};
 use secrecy::SecretString;
 
+use super::environments::longest_migration;
 use super::file::{self, OnChangedWord};
 use super::resolver::{self, Bytes, Guide, Resolver, Value};
 use super::units;
@@ -14,8 +15,16 @@ use crate::args::Overrides;
 
 /// Resolves everything that has a key of its own, in the order of the reference configuration. The second
 /// value: whether `on_changed` was left to the layout.
-pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> Result<(Settings, bool)> {
-    let defaults = Settings::default();
+pub fn settings(
+    resolver: &mut Resolver<'_>,
+    typed: &Overrides,
+    base: &Path,
+    environment: Option<&str>,
+) -> Result<(Settings, bool)> {
+    let mut defaults = Settings::default();
+    if let Some(longest) = longest_migration(environment) {
+        defaults.timeouts.migration = longest;
+    }
     let global = &typed.global;
 
     let database_url = resolver.optional(
