@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub mod window;
+
+pub use window::Window;
+
 /// Where a run changes things and under which rules.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -21,11 +25,13 @@ pub struct Environment {
     pub approval: bool,
     /// `--skip-backup` is allowed.
     pub allow_skip_backup: bool,
+    /// When migrations may run; empty: always.
+    pub windows: Vec<Window>,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Environment { name: None, protected: true, approval: false, allow_skip_backup: false }
+        Environment { name: None, protected: true, approval: false, allow_skip_backup: false, windows: Vec::new() }
     }
 }
 
@@ -279,6 +285,8 @@ pub struct Settings {
     pub maintenance_db: Option<String>,
     /// The folder of migrations; `None`: found among the usual ones.
     pub migrations_dir: Option<PathBuf>,
+    /// A curated order of migrations: names and globs. What it does not name comes after, by version.
+    pub order: Vec<String>,
     /// The layout's name, when the configuration forces one.
     pub layout: Option<String>,
     /// Where backups live: a folder or a URL.
@@ -329,6 +337,7 @@ impl Default for Settings {
             database_url: None,
             maintenance_db: None,
             migrations_dir: None,
+            order: Vec::new(),
             layout: None,
             store: "backups".to_owned(),
             environment: Environment::default(),

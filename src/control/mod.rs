@@ -5,9 +5,12 @@
 //! (`ALTER DATABASE … SET`), and an operator of theirs would run with our rights.
 
 pub mod actor;
+pub mod adopt;
 pub mod carry;
+mod compat;
 pub mod history;
 mod integrity;
+pub mod known;
 pub mod lock;
 mod merge;
 pub mod records;

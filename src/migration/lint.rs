@@ -147,7 +147,7 @@ impl Found<'_> {
                 let message = "there is no statement in it".to_owned();
                 self.add("empty-file", Severity::Warning, message, "write its UP, or remove the file");
             }
-        } else if migration.down.is_none() && !self.allows("missing-down") {
+        } else if migration.down.is_none() && !migration.master && !self.allows("missing-down") {
             self.add(
                 "missing-down",
                 Severity::Warning,

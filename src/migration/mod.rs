@@ -189,12 +189,23 @@ pub struct Migration {
     pub down: Option<Script>,
     /// What the file says of itself.
     pub metadata: Metadata,
+    /// Its place where an order was written down (a journal's, or the configuration's); those without one come
+    /// after, by version.
+    pub rank: Option<u32>,
+    /// The whole schema in one file (`000_MASTER_*`): it runs on an empty database, and on any other it is only
+    /// recorded.
+    pub master: bool,
 }
 
 impl Migration {
+    /// What migrations are sorted by, before their dependencies have their say.
+    pub fn place(&self) -> (u32, &Version, &str) {
+        (self.rank.unwrap_or(u32::MAX), &self.version, &self.file_name)
+    }
+
     /// `version name`, as messages show it.
     pub fn label(&self) -> String {
-        label(&self.version, &self.name)
+        label(self.version.as_str(), &self.name)
     }
 
     /// Whether a person who says `wanted` means this one: its version, name, label or file name.
@@ -203,19 +214,18 @@ impl Migration {
     }
 }
 
-fn label(version: &Version, name: &str) -> String {
-    let text = version.as_str();
-    // Where a date alone tells nothing apart, the version holds the name already.
-    if name.is_empty() || text == name || text.ends_with(&format!("_{name}")) {
-        text.to_owned()
+/// `version_name`; the version alone where it holds the name already, as those of dated files do.
+pub fn label(version: &str, name: &str) -> String {
+    if name.is_empty() || version == name || version.ends_with(&format!("_{name}")) {
+        version.to_owned()
     } else {
-        format!("{text}_{name}")
+        format!("{version}_{name}")
     }
 }
 
 fn is_called(version: &Version, name: &str, wanted: &str) -> bool {
     let wanted = wanted.strip_suffix(".sql").unwrap_or(wanted);
-    *version == Version(wanted.to_owned()) || name == wanted || label(version, name) == wanted
+    *version == Version(wanted.to_owned()) || name == wanted || label(version.as_str(), name) == wanted
 }
 
 /// A migration that was applied, as the control schema remembers it.
@@ -236,7 +246,7 @@ pub struct Applied {
 impl Applied {
     /// `version name`, as messages show it.
     pub fn label(&self) -> String {
-        label(&self.version, &self.name)
+        label(self.version.as_str(), &self.name)
     }
 
     /// Whether a person who says `wanted` means this one: its version, name or label.

@@ -39,6 +39,8 @@ pub struct Pending {
 pub struct Plan {
     /// What runs, in order.
     pub pending: Vec<Pending>,
+    /// Masters (`000_MASTER_*`) that do not run because the database is not empty, and are only recorded.
+    pub recorded: Vec<Migration>,
     /// Things to know: applied migrations whose file is gone, out-of-order arrivals, harmless edits.
     pub notes: Vec<String>,
     /// What makes the plan invalid, each with the file and what to do.
@@ -63,7 +65,8 @@ pub fn plan(files: &[Migration], applied: &[Applied], selection: &Selection, on_
             None if !wanted => continue,
             None if !plan.is_for(migration, selection.environment.as_deref()) => continue,
             None => {
-                if let Some(highest) = highest.filter(|highest| migration.version < **highest)
+                let early = migration.rank.is_none() && !migration.master;
+                if let Some(highest) = highest.filter(|highest| early && migration.version < **highest)
                     && !plan.takes_late(migration, highest, selection)
                 {
                     continue;
@@ -99,6 +102,11 @@ impl<'a> Recorded<'a> {
     }
 
     fn of(&self, migration: &Migration) -> Option<&'a Applied> {
+        // Of two files that share a number and were both applied before ripcord came, one is recorded under its
+        // whole name.
+        if let Some([one]) = self.0.get(&Version(migration.label())).map(Vec::as_slice) {
+            return Some(one);
+        }
         match self.0.get(&migration.version)?.as_slice() {
             [one] => Some(one),
             // Duplicate numbers that are both applied are told apart by their names.
@@ -125,7 +133,7 @@ impl Plan {
             by_version.entry(&migration.version).or_default().push(migration);
         }
         for (version, files) in by_version {
-            let known = |file: &&Migration| applied.iter().any(|one| one.version == *version && one.name == file.name);
+            let known = |file: &&Migration| was_applied(file, applied);
             if files.len() > 1 && !files.iter().all(known) {
                 self.errors.push(
                     Error::failed(format!("version `{version}` is taken by {} files: {}", files.len(), names(&files)))
@@ -253,7 +261,8 @@ impl Plan {
     /// By version, and after what each depends on; versions decide between what is free to run.
     fn order<'a>(&mut self, files: &'a [Migration]) -> Vec<&'a Migration> {
         let mut waiting: Vec<&Migration> = files.iter().collect();
-        waiting.sort_by(|one, other| (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name)));
+        // What was written down decides first, then the version.
+        waiting.sort_by(|one, other| one.place().cmp(&other.place()));
         let mut ordered: Vec<&Migration> = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
             let is_free = |migration: &&Migration| {
@@ -305,6 +314,12 @@ impl Plan {
         }
         self.errors.extend(errors);
     }
+}
+
+/// Whether the history has this very file: its number and name, or its whole name.
+pub fn was_applied(file: &Migration, applied: &[Applied]) -> bool {
+    let whole = Version(file.label());
+    applied.iter().any(|one| one.version == whole || (one.version == file.version && one.name == file.name))
 }
 
 /// Those of the migrations left over that stand in a circle: from any of them, following dependencies

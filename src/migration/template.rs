@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::SecondsFormat;
 
 use super::source::names::{Named, Side, Style, parse, stem};
-use super::source::{layout_name, read_texts};
+use super::source::{has_journal, layout_name, read_texts};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -70,6 +70,19 @@ pub fn create(folder: &Path, layout: Option<&str>, new: &NewMigration, now: Time
                 (format!("{stem}.down.sql"), format!("{down}\n")),
             ]
         }
+        Form::Dated => {
+            let rule = "-- =============================================";
+            let (author, date) = (one_line(&new.author), now.format("%Y-%m-%d"));
+            let text = format!(
+                "{rule}\n-- MIGRATION: {description}\n-- Version: {date}\n-- Author: {author}\n\
+                 -- Dependencies: none\n{rule}\n\n{up}\n"
+            );
+            vec![(format!("{stem}.sql"), text)]
+        }
+        Form::OwnTransaction => {
+            let text = format!("-- {name}.sql\n-- {description}\nBEGIN;\n\n{up}\n\nCOMMIT;\n");
+            vec![(format!("{name}.sql"), text)]
+        }
         Form::Plain => {
             let text = format!("-- {description}\n-- Author: {}\n\n{up}\n", one_line(&new.author));
             vec![(format!("{stem}.sql"), text)]
@@ -85,6 +98,8 @@ enum Form {
     Markers,
     Banners,
     Pair { marked: bool },
+    Dated,
+    OwnTransaction,
     Plain,
 }
 
@@ -107,7 +122,9 @@ impl Existing {
         let has_metadata = texts.iter().any(|(_, text)| says_metadata(text));
         let layout = match layout {
             Some(layout) => layout,
-            None if names.is_empty() => "markers",
+            // Drizzle alone writes its journal; what is written by hand runs after what it names.
+            None if has_journal(folder) => "transaction",
+            None if names.is_empty() && texts.is_empty() => "markers",
             None => layout_name(&texts),
         };
         let has_downs = names.iter().any(|named| named.side == Side::Down);
@@ -116,6 +133,8 @@ impl Existing {
             "metadata" if has_metadata || names.is_empty() => Form::Metadata,
             "metadata" | "markers" => Form::Markers,
             "banners" => Form::Banners,
+            "transaction" | "drizzle" => Form::OwnTransaction,
+            "dated" => Form::Dated,
             "numbered" if has_downs || marked => Form::Pair { marked },
             "numbered" | "plain" => Form::Plain,
             _ => return Err(Error::usage(format!("no layout is called `{layout}`"))),
@@ -260,7 +279,9 @@ mod tests {
             (vec![("1_a.sql", plain)], None, "numbered", 1),
             (vec![("1_a.sql", plain), ("1_a.down.sql", plain)], None, "numbered", 2),
             (vec![("1_a.up.sql", plain), ("1_a.down.sql", plain)], None, "numbered", 2),
-            (vec![("2025-01-01_a.sql", plain)], None, "plain", 1),
+            (vec![("2025-01-01_a.sql", plain)], None, "dated", 1),
+            (vec![("a.sql", "begin;\nselect 1;\ncommit;\n")], None, "transaction", 1),
+            (vec![("20250101000000_a.sql", plain)], None, "plain", 1),
         ] {
             let before = files.iter().filter(|(name, _)| !name.contains("down")).count();
             let (dir, names) = make(&files, layout, "new one");

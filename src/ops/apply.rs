@@ -7,7 +7,8 @@ use super::migrate::{self, resumption};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{hooks, judge, prune, resume, rungs};
+use super::{adopt, hooks, judge, masters, prune, releases, resume, rungs};
+use crate::clock;
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -16,7 +17,7 @@ use crate::migration::plan::{self, Plan, Selection};
 use crate::migration::source::{self, Folder};
 use crate::migration::{Applied, Migration, Variables};
 use crate::postgres::{Session, databases, execute};
-use crate::settings::{OnFailure, Writes};
+use crate::settings::{OnFailure, Writes, window};
 
 /// What to apply, and how.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct Planned {
     pub findings: Vec<lint::Finding>,
     /// What is applied.
     pub applied: Vec<Applied>,
+    /// What was selected, tags and releases made into versions.
+    pub selection: Selection,
 }
 
 /// Reads the folder, compares it with what is applied, and validates what is pending. Writes nothing.
@@ -76,8 +79,11 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         }
         control::State::Absent => Vec::new(),
     };
-    let selection = here(ctx, &request.selection);
+    adopt::refuse_unadopted(ctx, &session, applied.len()).await?;
+    let mut selection = here(ctx, &request.selection);
+    selection.target = releases::target(&session, &folder.migrations, selection.target).await?;
     let mut plan = plan::plan(&folder.migrations, &applied, &selection, ctx.settings.on_changed);
+    masters::settle(ctx, &session, &mut plan, &applied).await?;
     tell_resumptions(ctx, &session, request, &mut plan).await?;
     let variables = Variables::new(ctx.settings.variables.clone());
     for pending in &plan.pending {
@@ -86,10 +92,10 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
     let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.with_names(&variables)).collect();
     let policy = lint::Policy::new(ctx.settings.environment.protected, &ctx.settings.lint);
     let mut findings = lint::judge(&folder.migrations, &pending, &policy);
-    findings.extend(duplicates(&folder, &pending, ctx.settings.environment.protected));
+    findings.extend(duplicates(&folder, &pending, &applied, ctx.settings.environment.protected));
     judge::weigh(&session, &pending, &policy, ctx.settings.lint.large_table_rows, &mut findings).await?;
     session.close().await;
-    Ok(Planned { folder, plan, findings, applied })
+    Ok(Planned { folder, plan, findings, applied, selection })
 }
 
 /// The selection with what the settings say of arrivals and environments.
@@ -118,9 +124,13 @@ async fn tell_resumptions(ctx: &Context, session: &Session, request: &Request, p
     Ok(())
 }
 
-/// Files that share their number with another one, applied or not: which of them is meant, nobody knows.
-fn duplicates(folder: &Folder, pending: &[Migration], protected: bool) -> Vec<lint::Finding> {
-    let shared = |one: &Migration| folder.migrations.iter().filter(|other| other.version == one.version).count() > 1;
+/// Files that share their number with another one, unless all of them are applied: which of them is meant, nobody
+/// knows.
+fn duplicates(folder: &Folder, pending: &[Migration], applied: &[Applied], protected: bool) -> Vec<lint::Finding> {
+    let shared = |one: &Migration| {
+        let same = || folder.migrations.iter().filter(|other| other.version == one.version);
+        same().count() > 1 && !same().all(|other| plan::was_applied(other, applied))
+    };
     let among_pending = |one: &Migration| pending.iter().filter(|other| other.version == one.version).count() > 1;
     let found: Vec<Migration> =
         folder.migrations.iter().filter(|one| shared(one) && !among_pending(one)).cloned().collect();
@@ -133,7 +143,8 @@ pub fn read_folder(ctx: &Context) -> Result<Folder> {
         Some(path) => path.clone(),
         None => source::find(std::path::Path::new("."))?,
     };
-    let mut folder = source::read(&path, ctx.settings.layout.as_deref())?;
+    let folder = source::read(&path, ctx.settings.layout.as_deref())?;
+    let mut folder = source::in_order(folder, &ctx.settings.order)?;
     give_variables(ctx, &mut folder);
     Ok(folder)
 }
@@ -229,14 +240,53 @@ fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
         return Err(Error::refused("this environment does not allow a run without a backup")
             .hint("name an environment that does: --env development"));
     }
-    if ctx.settings.environment.approval && request.approver.is_none() {
-        return Err(Error::refused(format!(
-            "environment `{}` asks for an approval",
-            ctx.settings.environment.name.as_deref().unwrap_or("unnamed")
-        ))
-        .hint("on a terminal type it; from CI: ripcord apply --yes, or FORCE_RUN=true"));
+    if let Some(opens) = window::closed_until(&ctx.settings.environment.windows, clock::now()) {
+        let fact = format!(
+            "environment `{}` is not to be changed now: its next maintenance window begins {}",
+            ctx.settings.environment.name.as_deref().unwrap_or("unnamed"),
+            opens.format("%a %Y-%m-%d %H:%M UTC")
+        );
+        if request.force.is_none() {
+            return Err(Error::refused(fact).hint("wait for it, or: ripcord apply --force --reason TEXT"));
+        }
+        ctx.progress.warn(fact);
+    }
+    let reasons = approval_reasons(ctx, planned);
+    if !reasons.is_empty() && request.approver.is_none() {
+        let mut error = Error::refused("this run needs an approval");
+        for reason in reasons {
+            error = error.because(reason);
+        }
+        return Err(error.hint("on a terminal type it; from CI: ripcord apply --yes, or FORCE_RUN=true"));
     }
     Ok(())
+}
+
+/// Why somebody must approve: the environment asks for it, or a migration says of itself that it is one to think
+/// about. Where nothing is protected, the latter is not asked for.
+pub fn approval_reasons(ctx: &Context, planned: &Planned) -> Vec<String> {
+    let environment = &ctx.settings.environment;
+    let mut reasons = Vec::new();
+    if environment.approval {
+        reasons.push(format!("environment `{}` asks for it", environment.name.as_deref().unwrap_or("unnamed")));
+    }
+    if !environment.protected {
+        return reasons;
+    }
+    for migration in planned.plan.pending.iter().map(|pending| &pending.migration) {
+        let metadata = &migration.metadata;
+        let says = |told: &Option<String>, what: &str| told.as_deref() == Some(what);
+        let grave = [
+            (says(&metadata.risk, "high"), "a high risk"),
+            (metadata.requires_downtime, "that it needs a downtime"),
+            (says(&metadata.data_volume, "large"), "a large volume of data"),
+        ];
+        let told: Vec<&str> = grave.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect();
+        if !told.is_empty() {
+            reasons.push(format!("`{}` tells of {}", migration.file_name, told.join(", ")));
+        }
+    }
+    reasons
 }
 
 fn first_non_transactional(planned: &Planned) -> String {
@@ -266,7 +316,7 @@ async fn begin<'a>(
     let live = context::open(ctx).await?;
     ctx.progress.finished("lock", "held");
     refuse_beside_unfinished(ctx, &live).await?;
-    still_pending(ctx, &live, request, &mut planned).await?;
+    still_pending(ctx, &live, &mut planned).await?;
     if planned.plan.pending.is_empty() {
         return Ok(None);
     }
@@ -313,10 +363,11 @@ async fn begin<'a>(
 
 /// The plan was made before the lock was held, and another run may have worked until then: what it has
 /// applied leaves the plan. Nothing comes into it that nobody has validated or approved.
-async fn still_pending(ctx: &Context, live: &Live, request: &Request, planned: &mut Planned) -> Result<()> {
+async fn still_pending(ctx: &Context, live: &Live, planned: &mut Planned) -> Result<()> {
     let applied: Vec<Applied> = control::applied(live.session.client()).await?.into_iter().map(applied_of).collect();
-    let selection = here(ctx, &request.selection);
-    let now = plan::plan(&planned.folder.migrations, &applied, &selection, ctx.settings.on_changed);
+    let mut now = plan::plan(&planned.folder.migrations, &applied, &planned.selection, ctx.settings.on_changed);
+    masters::settle(ctx, &live.session, &mut now, &applied).await?;
+    masters::record(ctx, &live.session, &now.recorded).await?;
     if let Some(error) = now.errors.into_iter().next() {
         return Err(error);
     }

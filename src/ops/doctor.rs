@@ -142,6 +142,13 @@ async fn server(ctx: &Context, session: &Session, checks: &mut Vec<Check>) {
         None => push(checks, "row security", Ok("hides nothing from this role".to_owned())),
     }
     ladder(ctx, &findings, checks);
+    match super::adopt::unadopted(ctx, session).await {
+        Ok(others) => others.iter().for_each(|other| {
+            let detail = format!("`{}`, owned by `{}`, was not adopted", other.table, other.owner);
+            warn(checks, "another tool's history", detail, Some("ripcord adopt --dry-run"));
+        }),
+        Err(error) => push(checks, "another tool's history", Err(error)),
+    }
     if let Ok(strays) = status::stray_scratch(ctx).await
         && !strays.is_empty()
     {

@@ -3,6 +3,7 @@
 //! Read [`apply`] first: its `execute` and `attempt` are the specification. [`recover`] is the ladder that a
 //! failing run climbs down, and that [`resume`] (`ripcord recover`) climbs down later for a run that died.
 
+pub mod adopt;
 pub mod apply;
 pub mod backup;
 pub mod beside;
@@ -17,11 +18,13 @@ pub mod heartbeat;
 pub mod hooks;
 pub mod judge;
 pub mod losses;
+pub mod masters;
 pub mod migrate;
 pub mod plan_file;
 pub mod proof;
 pub mod prune;
 pub mod recover;
+pub mod releases;
 pub mod report;
 pub mod restore;
 pub mod resume;

@@ -14,7 +14,7 @@ use super::{migrate, source};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script, additive_run, destroys};
+use crate::migration::{Migration, Script, additive_run, destroys, label};
 use crate::postgres::{databases, writes};
 use crate::settings::OnFailure;
 
@@ -180,12 +180,12 @@ impl Changed {
     /// `` `001_a` applied, `002_b` applied in part``; `whose` stands before the first `applied`.
     pub(super) fn tell(&self, whose: &str) -> String {
         let applied: Vec<String> =
-            self.applied.iter().rev().map(|row| format!("`{}_{}`", row.version, row.name)).collect();
+            self.applied.iter().rev().map(|row| format!("`{}`", label(&row.version, &row.name))).collect();
         let mut parts = Vec::new();
         if !applied.is_empty() {
             parts.push(format!("{}{whose} applied", applied.join(", ")));
         }
-        parts.extend(self.partial.iter().map(|(version, name)| format!("`{version}_{name}` applied in part")));
+        parts.extend(self.partial.iter().map(|(version, name)| format!("`{}` applied in part", label(version, name))));
         parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
         parts.extend(self.hooks.iter().map(|hook| format!("what the hook `{hook}` changed")));
         if parts.is_empty() {
@@ -243,10 +243,10 @@ async fn undone_by(run: &Run<'_>) -> Result<Vec<String>> {
     }
     let rows = control::rollbacks(run.live.session.client()).await?;
     let of_run = rows.iter().filter(|row| row.run == Some(run.id));
-    let mut undone: Vec<String> = of_run.map(|row| format!("{}_{}", row.version, row.name)).collect();
+    let mut undone: Vec<String> = of_run.map(|row| label(&row.version, &row.name)).collect();
     for entry in run.journal.entries() {
         if let Step::DownBegan { version, name, transactional: false } = &entry.step {
-            let label = format!("{version}_{name}");
+            let label = label(version, name);
             if !undone.contains(&label) {
                 undone.push(label);
             }
@@ -352,11 +352,9 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, additive: Result<(), String>)
 /// The migrations that were changed, newest first, with the texts that were applied.
 fn with_files(run: &Run<'_>, done: &Changed) -> Result<Vec<Migration>> {
     let find = |version: &str, name: &str| {
-        run.migrations
-            .iter()
-            .find(|migration| migration.version.as_str() == version)
-            .cloned()
-            .ok_or_else(|| Error::failed(format!("the file of `{version}_{name}` is not there as it was applied")))
+        run.migrations.iter().find(|migration| migration.version.as_str() == version).cloned().ok_or_else(|| {
+            Error::failed(format!("the file of `{}` is not there as it was applied", label(version, name)))
+        })
     };
     let partial = done.partial.iter().map(|(version, name)| find(version, name));
     partial.chain(done.applied.iter().map(|row| find(&row.version, &row.name))).collect()

@@ -229,7 +229,7 @@ async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Pla
             .await?
             .into_iter()
             .filter(|row| !kept.contains(&row.version.as_str()))
-            .map(|row| format!("{}_{}", row.version, row.name))
+            .map(|row| crate::migration::label(&row.version, &row.name))
             .collect();
     }
     planned.writes = losses::count(session, &planned.manifest, &planned.keys.0, &others_only()).await.ok();

@@ -5,12 +5,13 @@ use super::context::{self, Context};
 use super::recover;
 use super::report::{MigrationReport, Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{apply, hooks, migrate};
+use super::{apply, hooks, migrate, releases};
 use crate::control::{self, MigrationRow};
 use crate::error::{Error, Result};
 use crate::manifest::Purpose;
 use crate::migration::plan::{self, Undo};
-use crate::migration::{Applied, Migration, Script};
+use crate::migration::{Applied, Migration, Script, label};
+use crate::postgres::Session;
 use crate::postgres::execute::Limits;
 use crate::settings::{OnFailure, Writes};
 
@@ -47,9 +48,12 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
         control::State::Present { .. } => control::applied(session.client()).await?,
         control::State::Absent => Vec::new(),
     };
+    // A master that was only recorded made nothing, and so there is nothing to undo.
+    let ran = rows.iter().filter(|row| !(row.state == "baseline" && row.batch == 0));
+    let applied: Vec<_> = ran.cloned().map(apply::applied_of).collect();
+    let undo = named(&session, &applied, &request.undo).await?;
     session.close().await;
-    let applied: Vec<_> = rows.iter().cloned().map(apply::applied_of).collect();
-    let chosen = plan::plan_undo(&applied, &request.undo)?;
+    let chosen = plan::plan_undo(&applied, &undo)?;
     let files = apply::read_folder(ctx).map(|folder| folder.migrations).unwrap_or_default();
     if let Undo::Only(_) = request.undo {
         for one in &chosen {
@@ -64,7 +68,7 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
     let missing: Vec<String> = undoing
         .iter()
         .filter(|one| one.down.is_none())
-        .map(|one| format!("`{}_{}`", one.row.version, one.row.name))
+        .map(|one| format!("`{}`", label(&one.row.version, &one.row.name)))
         .collect();
     if !missing.is_empty() && request.force.is_none() {
         return Err(Error::failed(format!("there is no DOWN for {}", missing.join(", "))).hint(format!(
@@ -74,6 +78,17 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Vec<Undoing>> {
         )));
     }
     Ok(undoing)
+}
+
+/// The same with the version that a tag or a release stands for, where no applied migration is called so.
+async fn named(session: &Session, applied: &[Applied], undo: &Undo) -> Result<Undo> {
+    let (Undo::Target(name) | Undo::To(name)) = undo else { return Ok(undo.clone()) };
+    if applied.iter().any(|one| one.is_called(name)) {
+        return Ok(undo.clone());
+    }
+    Ok(releases::meaning(session, name)
+        .await?
+        .map_or_else(|| undo.clone(), |version| Undo::Target(version.to_string())))
 }
 
 /// Alone, a migration goes only when no other that is applied says that it depends on it.
@@ -101,7 +116,7 @@ fn undoing_of(row: MigrationRow, files: &[Migration]) -> Result<Undoing> {
         return Ok(Undoing { down: migration.down.clone().filter(|down| !down.is_empty()), row, source: "file", file });
     }
     let down = match &row.down_sql {
-        Some(sql) => Some(Script::parse(sql, &format!("{}_{} (DOWN)", row.version, row.name), 1)?)
+        Some(sql) => Some(Script::parse(sql, &format!("{} (DOWN)", label(&row.version, &row.name)), 1)?)
             .filter(|script| !script.is_empty()),
         None => None,
     };
@@ -180,7 +195,7 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
             error: None,
         })
         .collect();
-    let detail = serde_json::json!({ "migrations": undoing.iter().map(|one| format!("{}_{}", one.row.version, one.row.name)).collect::<Vec<_>>() });
+    let detail = serde_json::json!({ "migrations": undoing.iter().map(|one| label(&one.row.version, &one.row.name)).collect::<Vec<_>>() });
     control::audit(run.live.session.client(), Some(run.id), "rollback began", &detail, request.force.as_deref())
         .await?;
     Ok(run)
@@ -202,7 +217,7 @@ async fn attempt(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> 
     let mut remaining = Vec::new();
     for one in undoing {
         run.ctx.check_cancelled()?;
-        let label = format!("{}_{}", one.row.version, one.row.name);
+        let label = label(&one.row.version, &one.row.name);
         let Some(down) = &one.down else {
             run.ctx.progress.warn(format!("`{label}` has no DOWN and stays applied"));
             remaining.push(label);

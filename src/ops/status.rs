@@ -2,15 +2,17 @@
 
 use serde::Serialize;
 
+use super::adopt::{self, Unadopted};
 use super::apply::{self, applied_of};
 use super::catalog::{self, Item};
 use super::context::{Context, blocking};
+use super::masters;
 use super::run::unfinished;
 use crate::clock::Time;
 use crate::control::{self, LockRow, MigrationRow};
 use crate::error::Result;
 use crate::migration::plan::{self, Selection};
-use crate::postgres::{databases, guard};
+use crate::postgres::{Session, databases, guard};
 
 /// A pending migration.
 #[derive(Clone, Debug, Serialize)]
@@ -142,13 +144,15 @@ pub async fn status(ctx: &Context) -> Result<Status> {
                 .collect();
         }
     }
+    read_plan(ctx, &session, &rows, &mut status).await?;
+    let other = adopt::unadopted(ctx, &session).await?;
     session.close().await;
-    read_plan(ctx, &rows, &mut status);
     conclude(&mut status, lineage.is_some(), working);
+    tell_of_others(&mut status, &other);
     Ok(status)
 }
 
-fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
+async fn read_plan(ctx: &Context, session: &Session, rows: &[MigrationRow], status: &mut Status) -> Result<()> {
     let applied: Vec<_> =
         rows.iter().filter(|row| matches!(row.state.as_str(), "applied" | "baseline")).cloned().collect();
     status.applied = applied.len();
@@ -163,7 +167,8 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
         Ok(folder) => {
             let applied: Vec<_> = applied.into_iter().map(applied_of).collect();
             let selection = super::apply::here(ctx, &Selection::default());
-            let plan = plan::plan(&folder.migrations, &applied, &selection, ctx.settings.on_changed);
+            let mut plan = plan::plan(&folder.migrations, &applied, &selection, ctx.settings.on_changed);
+            masters::settle(ctx, session, &mut plan, &applied).await?;
             status.total = folder.migrations.len();
             status.errors.extend(plan.errors.iter().map(crate::Error::one_line));
             status.notes.extend(plan.notes);
@@ -190,6 +195,7 @@ fn read_plan(ctx: &Context, rows: &[MigrationRow], status: &mut Status) {
         }
     }
     status.up_to_date = status.pending.is_empty() && status.errors.is_empty();
+    Ok(())
 }
 
 fn conclude(status: &mut Status, met: bool, working: bool) {
@@ -210,6 +216,26 @@ fn conclude(status: &mut Status, met: bool, working: bool) {
     };
     status.state = state;
     status.next = next.map(str::to_owned);
+}
+
+/// Another tool's history: before anything of ours is in effect it is the one that counts, afterwards it is frozen.
+fn tell_of_others(status: &mut Status, others: &[Unadopted]) {
+    for other in others {
+        let rows = other.rows.map_or_else(String::new, |rows| format!(" ({rows} rows)"));
+        let table = format!("`{}`{rows}, owned by `{}`", other.table, other.owner);
+        if status.applied > 0 {
+            status.notes.push(format!("another tool's {table}, was not adopted; ripcord writes nothing there"));
+            continue;
+        }
+        status.notes.push(format!("{table}, tells what another tool has applied; what is pending is not known"));
+        // The first is the one that counts; legacy tables come after it.
+        let first = status.up_to_date || !status.state.starts_with("another tool's");
+        if status.unfinished.is_empty() && first {
+            status.state = format!("another tool's history was not adopted: `{}`", other.table);
+            status.next = Some("ripcord adopt --dry-run".to_owned());
+            status.up_to_date = false;
+        }
+    }
 }
 
 fn count_of(count: usize) -> String {

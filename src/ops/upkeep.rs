@@ -11,6 +11,7 @@ use crate::control::{self, LockRow, MigrationRow};
 use crate::error::{Error, Result};
 use crate::ids::{BackupId, Lineage};
 use crate::manifest::Purpose;
+use crate::migration::Migration;
 use crate::postgres::databases::{self, DatabaseInfo};
 use crate::postgres::guard;
 use crate::store::Mark;
@@ -121,26 +122,7 @@ pub async fn baseline(ctx: &Context, version: &str) -> Result<Vec<String>> {
         if applied.iter().any(|row| row.version == migration.version.as_str()) {
             continue;
         }
-        let row = MigrationRow {
-            version: migration.version.to_string(),
-            name: migration.name.clone(),
-            checksum: migration.checksum.clone(),
-            loose_checksum: Some(migration.loose_checksum.clone()),
-            batch,
-            state: "baseline".to_owned(),
-            applied_at: clock::now(),
-            execution_time_ms: 0,
-            success: true,
-            error: None,
-            applied_by: format!("{} as {}", ctx.identity.user, ctx.target.user()),
-            approver: None,
-            git_commit: ctx.identity.git_commit.clone(),
-            run: None,
-            tool_version: TOOL_VERSION.to_owned(),
-            up_sql: Some(migration.up.sql.clone()),
-            down_sql: migration.down.as_ref().map(|down| down.sql.clone()),
-        };
-        control::record_migration(live.session.client(), &row).await?;
+        control::record_migration(live.session.client(), &baseline_row(ctx, migration, batch)).await?;
         recorded.push(migration.label());
     }
     control::audit(live.session.client(), None, "baseline", &serde_json::json!({ "migrations": recorded }), None)
@@ -148,6 +130,29 @@ pub async fn baseline(ctx: &Context, version: &str) -> Result<Vec<String>> {
     live.session.close().await;
     live.guard.release().await?;
     Ok(recorded)
+}
+
+/// The row of a migration that counts as applied and was not run.
+pub(super) fn baseline_row(ctx: &Context, migration: &Migration, batch: i32) -> MigrationRow {
+    MigrationRow {
+        version: migration.version.to_string(),
+        name: migration.name.clone(),
+        checksum: migration.checksum.clone(),
+        loose_checksum: Some(migration.loose_checksum.clone()),
+        batch,
+        state: "baseline".to_owned(),
+        applied_at: clock::now(),
+        execution_time_ms: 0,
+        success: true,
+        error: None,
+        applied_by: format!("{} as {}", ctx.identity.user, ctx.target.user()),
+        approver: None,
+        git_commit: ctx.identity.git_commit.clone(),
+        run: None,
+        tool_version: TOOL_VERSION.to_owned(),
+        up_sql: Some(migration.up.sql.clone()),
+        down_sql: migration.down.as_ref().map(|down| down.sql.clone()),
+    }
 }
 
 /// Takes the checksums of the files for those of the history, where they differ; with `forget`, takes an
@@ -158,7 +163,7 @@ pub async fn repair(ctx: &Context, forget: Option<&str>) -> Result<Vec<String>> 
     let client = live.session.client();
     let mut mended = Vec::new();
     for row in control::applied(client).await? {
-        let label = format!("{}_{}", row.version, row.name);
+        let label = crate::migration::label(&row.version, &row.name);
         if let Some(name) = forget {
             if row.version == name || row.name == name || label == name {
                 control::forget_migration(client, &row.version).await?;

@@ -10,6 +10,7 @@ mod crash;
 mod doctor;
 mod drill;
 mod failures;
+mod guides;
 mod hostile;
 mod planning;
 mod postgres_a;

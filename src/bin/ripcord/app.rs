@@ -226,14 +226,20 @@ impl App {
     /// An approval: `--yes`, `FORCE_RUN=true`, or typed. An error where it is required and not given.
     /// Does nothing where none is required.
     pub fn approve(&self, what: &str) -> Result<Option<String>> {
+        self.approve_for(what, &[])
+    }
+
+    /// [`approve`](Self::approve), which is also required when there are reasons of the run's own.
+    pub fn approve_for(&self, what: &str, reasons: &[String]) -> Result<Option<String>> {
         let environment = &self.settings().environment;
         let user = ripcord::control::actor::os_user();
         if self.resolved.assume_yes {
             return Ok(Some(format!("{user}, by --yes or FORCE_RUN")));
         }
-        if !environment.approval {
+        if !environment.approval && reasons.is_empty() {
             return Ok(None);
         }
+        reasons.iter().for_each(|reason| self.out.note(reason));
         let name = environment.name.as_deref().unwrap_or("this environment");
         match self.confirm(&format!("{what} in `{name}`? Type `yes` to approve:"), "yes") {
             Some(true) => Ok(Some(format!("{user}, typed"))),

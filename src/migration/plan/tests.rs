@@ -18,6 +18,8 @@ fn file(name: &str, depends: &[&str]) -> Migration {
             dependencies: depends.iter().map(|&name| name.to_owned()).collect(),
             ..Metadata::default()
         },
+        rank: None,
+        master: false,
     }
 }
 
@@ -163,4 +165,14 @@ fn duplicates_are_refused_unless_both_are_applied() {
     assert!(plan.errors[0].message().contains("taken by 2 files: `01_b.sql`, `1_a.sql`"));
     let plan = simple(&files, &applied(&["1_a", "01_b"]));
     assert!(plan.errors.is_empty() && plan.pending.is_empty() && plan.notes.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn one_number_twice_is_fine_when_both_were_applied() {
+    let files = files(&["027_indexes", "027_config", "028_more"]);
+    let mut recorded = applied(&["027_indexes", "027_config"]);
+    recorded[1].version = Version("027_config".to_owned());
+    let plan = simple(&files, &recorded);
+    assert_eq!((order(&plan), plan.errors.len(), plan.notes.len()), (vec!["028_more".to_owned()], 0, 0), "{plan:?}");
+    assert!(simple(&files, &recorded[..1]).errors[0].message().contains("is taken by 2 files"));
 }

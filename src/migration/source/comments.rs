@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::lexer::{Kind, Lexer};
-use super::super::{Batch, Metadata, Script};
+use super::super::{Batch, Metadata, Remark, Script};
 use crate::error::{Error, Result};
 
 /// A `-- …` comment that has its line to itself, outside quotes.
@@ -74,7 +74,18 @@ pub(super) struct Directives {
 /// lines of a header.
 pub(super) fn directives(comments: &[CommentLine<'_>], file: &str, metadata: &mut Metadata) -> Result<Directives> {
     let mut directives = Directives::default();
+    // The line of a `Dependencies:` whose names stand below it, one a line.
+    let mut listing = None;
     for comment in comments {
+        if listing.is_some_and(|line: u32| line.saturating_add(1) == comment.line)
+            && let Some(name) = comment.text.strip_prefix(['-', '*']).or(Some(comment.text)).map(str::trim)
+            && name.ends_with(".sql")
+        {
+            metadata.dependencies.push(name.to_owned());
+            listing = Some(comment.line);
+            continue;
+        }
+        listing = None;
         let Some((key, value)) = comment.text.split_once(':') else {
             continue;
         };
@@ -82,10 +93,10 @@ pub(super) fn directives(comments: &[CommentLine<'_>], file: &str, metadata: &mu
         match key.trim().to_ascii_lowercase().as_str() {
             "ripcord" => directives.apply(value, comment.line, file, metadata)?,
             "@depends-on" | "dependencies" => {
-                let names = value.split(',').map(str::trim).filter(|name| {
-                    !name.is_empty() && !matches!(name.to_ascii_lowercase().as_str(), "none" | "n/a" | "-")
-                });
-                metadata.dependencies.extend(names.map(str::to_owned));
+                if value.is_empty() {
+                    listing = Some(comment.line);
+                }
+                depends(value, comment.line, metadata);
             }
             "author" if metadata.author.is_none() => metadata.author = Some(value.to_owned()),
             "description" if metadata.description.is_none() => {
@@ -100,6 +111,27 @@ pub(super) fn directives(comments: &[CommentLine<'_>], file: &str, metadata: &mu
 fn words(text: &str) -> Vec<String> {
     let parts = text.split(|character: char| character == ',' || character.is_whitespace());
     parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// Names of migrations, parted by commas. Headers are written for people too: `none (the first)` is none, what
+/// stands behind a file's name is left out, and words that are no name are told and not followed.
+fn depends(value: &str, line: u32, metadata: &mut Metadata) {
+    for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let first = part.split_whitespace().next().unwrap_or_default();
+        let lower = first.to_ascii_lowercase();
+        if matches!(lower.as_str(), "none" | "n/a" | "-" | "nothing" | "none.") {
+            continue;
+        }
+        if first == part || lower.ends_with(".sql") {
+            metadata.dependencies.push(first.to_owned());
+        } else {
+            metadata.remarks.push(Remark {
+                rule: "metadata",
+                line,
+                message: format!("`{part}` among the dependencies is no name of a migration, and is not followed"),
+            });
+        }
+    }
 }
 
 impl Directives {
@@ -235,6 +267,11 @@ mod tests {
         );
         assert_eq!((directives.batches[0].size, directives.batches[0].line), (10, 5));
         assert_eq!(metadata.author.as_deref(), Some("Ann"));
+        let text = "-- Dependencies: none (the first)\n-- Dependencies: a.sql (users), the users table\n-- Dependencies:\n--   - b.sql\n--   c.sql\n-- d.sql is not one\n";
+        let mut metadata = Metadata::default();
+        super::directives(&comment_lines(text), "f.sql", &mut metadata).unwrap();
+        assert_eq!(metadata.dependencies, ["a.sql", "b.sql", "c.sql"]);
+        assert_eq!((metadata.remarks.len(), metadata.remarks[0].line), (1, 2));
         for (wrong, says) in [
             ("\n-- ripcord: no-transactions", "`f.sql`, line 2: `no-transactions`"),
             ("-- ripcord: timeout 5", "line 1: `5` has no unit"),

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::super::lexer::{Kind, Lexer};
 use super::super::split::fold;
 use super::super::{Metadata, Migration, Remark, Script, Version};
 use super::comments::{comment_lines, directives};
+use super::drizzle::Journal;
 use super::layouts::{ALL, Cut, Layout, Page};
-use super::names::Named;
+use super::names::{Named, stem};
 use crate::error::{Error, Result};
 
 /// A file's bytes, known to be text.
@@ -38,10 +40,16 @@ impl Half {
             return Err(Error::failed(format!("`{shown}` is a link out of the folder, to `{}`", real.display()))
                 .hint("put the file itself into the folder"));
         }
+        // Reading a pipe would wait for ever.
+        if !real.is_file() {
+            return Err(Error::failed(format!("cannot read `{shown}`: it is no ordinary file")));
+        }
         let bytes = std::fs::read(&real).map_err(cannot)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            Error::failed(format!("`{shown}` is not UTF-8: byte {at} begins no character"))
+            let before = error.as_bytes().get(..at).unwrap_or_default();
+            let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            Error::failed(format!("`{shown}`, line {line}: it is not UTF-8: byte {at} begins no character"))
                 .hint("save the file as UTF-8")
         })?;
         if let Some(at) = text.find('\0') {
@@ -65,8 +73,13 @@ impl SqlFile {
     }
 
     /// The index of the layout that claims the file, and why.
-    pub fn layout(&self) -> (usize, &'static str) {
-        claim(&self.file_name, &self.up.text, &self.named, self.down.is_some())
+    pub fn layout(&self, journal: Option<&Journal>) -> (usize, &'static str) {
+        claim(&self.file_name, &self.up.text, &self.named, self.down.is_some(), self.place(journal).is_some())
+    }
+
+    /// Its place in Drizzle's journal.
+    pub fn place(&self, journal: Option<&Journal>) -> Option<usize> {
+        journal?.place(stem(&self.file_name)?)
     }
 
     pub fn migration(&self, layout: &dyn Layout) -> Result<Migration> {
@@ -78,13 +91,15 @@ impl SqlFile {
             style: self.named.style,
             side: self.named.side,
             has_down_file: self.down.is_some(),
+            in_journal: false,
         };
         let mut metadata = Metadata::default();
         let halves = layout.read(&page, &mut metadata)?;
         let asked = directives(&comments, &self.file_name, &mut metadata)?;
 
-        let mut up = cut(&self.up, halves.up, &mut metadata)?;
-        let mut down = halves.down.map(|half| cut(&self.up, half, &mut metadata)).transpose()?;
+        let breakpoint = layout.breakpoint();
+        let mut up = cut(&self.up, halves.up, breakpoint, &mut metadata)?;
+        let mut down = halves.down.map(|half| cut(&self.up, half, breakpoint, &mut metadata)).transpose()?;
         // Above the halves the directive is about both.
         let down_cut = halves.down;
         for line in asked.no_transaction.clone() {
@@ -130,6 +145,8 @@ impl SqlFile {
             up,
             down,
             metadata,
+            rank: None,
+            master: false,
         })
     }
 
@@ -139,7 +156,7 @@ impl SqlFile {
         let asked = directives(&comments, &file.file_name, &mut own)?;
         metadata.allow.append(&mut own.allow);
         let whole = Cut { start: 0, end: file.text.len(), first_line: 1 };
-        let mut script = cut(file, whole, metadata)?;
+        let mut script = cut(file, whole, None, metadata)?;
         if let Some(line) = asked.no_transaction.first() {
             let reason = format!("`-- ripcord: no-transaction` in line {line}");
             script.no_transaction.get_or_insert(reason);
@@ -158,9 +175,16 @@ impl SqlFile {
 }
 
 /// The index of the layout that claims a text, and why.
-pub(super) fn claim(file: &str, text: &str, named: &Named, has_down_file: bool) -> (usize, &'static str) {
+pub(super) fn claim(
+    file: &str,
+    text: &str,
+    named: &Named,
+    has_down_file: bool,
+    in_journal: bool,
+) -> (usize, &'static str) {
     let comments = comment_lines(text);
-    let page = Page { file, text, comments: &comments, style: named.style, side: named.side, has_down_file };
+    let page =
+        Page { file, text, comments: &comments, style: named.style, side: named.side, has_down_file, in_journal };
     ALL.iter().enumerate().find_map(|(at, layout)| Some((at, layout.claims(&page)?))).unwrap_or((ALL.len() - 1, ""))
 }
 
@@ -182,10 +206,12 @@ fn loose_checksum(up: &Script, down: Option<&Script>) -> String {
     hex::encode(hash.finalize())
 }
 
-fn cut(file: &Half, cut: Cut, metadata: &mut Metadata) -> Result<Script> {
+fn cut(file: &Half, cut: Cut, breakpoint: Option<&str>, metadata: &mut Metadata) -> Result<Script> {
     let text = file.text.get(cut.start..cut.end).unwrap_or_default();
     // The byte order mark is no part of the SQL: the server would not understand it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let broken = breakpoint.map(|breakpoint| break_at(text, breakpoint));
+    let text = broken.as_deref().unwrap_or(text);
     let script = Script::parse(text, &file.file_name, cut.first_line)?;
     let Some(unwrapped) = unwrap_transaction(&script) else {
         return Ok(script);
@@ -196,6 +222,23 @@ fn cut(file: &Half, cut: Cut, metadata: &mut Metadata) -> Result<Script> {
         message: "the file's own BEGIN and COMMIT are left out: it runs in ripcord's transaction".to_owned(),
     });
     Script::parse(&unwrapped, &file.file_name, cut.first_line)
+}
+
+/// The text with a semicolon in place of each comment that parts two statements, where the one before has none.
+/// Its length stays, and so do all positions.
+fn break_at(text: &str, breakpoint: &str) -> String {
+    let mut broken = text.to_owned();
+    let mut open = false;
+    for token in Lexer::new(text).map_while(std::result::Result::ok) {
+        if token.is_significant() {
+            open = token.text(text) != ";";
+        } else if open && token.kind == Kind::Comment && token.text(text).trim_end() == breakpoint {
+            let blank = format!(";{}", " ".repeat((token.end - token.start).saturating_sub(1)));
+            broken.replace_range(token.start..token.end, &blank);
+            open = false;
+        }
+    }
+    broken
 }
 
 /// The text with a BEGIN … COMMIT around the whole of it blanked out, so that positions stay. `None`: it

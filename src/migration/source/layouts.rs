@@ -15,6 +15,8 @@ pub(super) struct Page<'a> {
     pub side: Side,
     /// A `.down.sql` file belongs to it.
     pub has_down_file: bool,
+    /// A journal of Drizzle's names it.
+    pub in_journal: bool,
 }
 
 /// A part of a file.
@@ -43,11 +45,23 @@ pub(super) trait Layout {
 
     /// Cuts the file, and fills the metadata that stands in it.
     fn read(&self, page: &Page<'_>, metadata: &mut Metadata) -> Result<Halves>;
+
+    /// What ends a statement besides its semicolon: a comment that says this.
+    fn breakpoint(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// All layouts; the first that claims a file reads it.
-pub(super) const ALL: [&dyn Layout; 4] =
-    [&super::banners::Banners, &super::metadata::MetadataLayout, &super::numbered::Numbered, &super::plain::Plain];
+pub(super) const ALL: [&dyn Layout; 7] = [
+    &super::drizzle::Drizzle,
+    &super::banners::Banners,
+    &super::metadata::MetadataLayout,
+    &super::transaction::OwnTransaction,
+    &super::dated::Dated,
+    &super::numbered::Numbered,
+    &super::plain::Plain,
+];
 
 impl Page<'_> {
     /// The whole file.

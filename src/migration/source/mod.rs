@@ -2,20 +2,25 @@
 
 mod banners;
 mod comments;
+mod dated;
+mod drizzle;
 mod file;
 mod layouts;
 mod metadata;
 pub(crate) mod names;
 mod numbered;
+mod order;
 mod plain;
+mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use self::drizzle::Journal;
 use self::file::SqlFile;
 use self::layouts::{ALL, Layout};
 use self::names::{Named, Side, Style};
-use super::Migration;
+use super::{Migration, Version};
 use crate::error::{Error, Result};
 
 /// A folder, read.
@@ -27,7 +32,7 @@ pub struct Folder {
     pub layout: &'static str,
     /// Why this layout was chosen, for `status --verbose`.
     pub reason: String,
-    /// The migrations, by version.
+    /// The migrations, in their order, dependencies left aside.
     pub migrations: Vec<Migration>,
     /// Files that were left out, and why.
     pub skipped: Vec<(PathBuf, String)>,
@@ -36,9 +41,10 @@ pub struct Folder {
 }
 
 /// Where projects usually keep their migrations.
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 8] = [
     "migrations",
     "db/migrations",
+    "backend/migrations",
     "src/database/migrations",
     "supabase/migrations",
     "database/migrations",
@@ -72,13 +78,15 @@ pub fn find(base: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Reads a folder. `layout` forces one by name: `numbered`, `banners`, `metadata` or `plain`.
+/// Reads a folder. `layout` forces one by name: `drizzle`, `banners`, `metadata`, `transaction`, `dated`, `numbered`
+/// or `plain`.
 ///
 /// Each file is read by its own markers; the folder's layout is the majority's. Errors name the file, and
 /// the line where there is one: text that is not UTF-8, a file that cannot be read or lies outside the
 /// folder, metadata or directives that cannot be understood, SQL that cannot be cut into statements.
 pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     let forced = layout.map(forced_layout).transpose()?;
+    let journal = Journal::open(folder)?;
     let mut reading = Reading::default();
     let ups = reading.sort(list(folder)?);
 
@@ -103,7 +111,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     for page in &pages {
         let (at, why) = match forced {
             Some(at) => (at, "asked for"),
-            None => page.layout(),
+            None => page.layout(journal.as_ref()),
         };
         if let Some(count) = counts.get_mut(at) {
             *count += 1;
@@ -114,17 +122,40 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     let name = layout_at(majority).name();
     let reason = reason(&counts, majority, &chosen, forced.is_some());
 
+    // Names without a number count where the folder's own tool takes them, or where no file has one.
+    let takes_unnumbered = journal.is_some()
+        || matches!(name, "banners" | "transaction")
+        || pages.iter().all(|page| page.named.style == Style::None);
     let mut migrations = Vec::with_capacity(pages.len());
     for (page, (at, _)) in pages.into_iter().zip(chosen) {
+        let layout = layout_at(at);
+        let place = page.place(journal.as_ref());
+        let marked = !matches!(layout.name(), "plain" | "numbered" | "dated");
+        let unnumbered = page.named.style == Style::None && !marked;
         if name == "banners" && page.file_name.contains("deprecated") {
             reading.skip(page.path, "its name says deprecated");
-        } else if page.named.style == Style::None && layout_at(at).name() == "plain" {
-            reading.misname(page.path, "its name has no version, and it has no marker");
+        } else if page.named.style == Style::NoDate {
+            reading.misname(page.path, "its name begins with no date: expected `YYYY-MM-DD_description.sql`");
+        } else if journal.is_some() && place.is_none() && page.named.style == Style::Number && !marked {
+            reading.misname(page.path, "Drizzle's meta/_journal.json does not name it, so that Drizzle never ran it");
+        } else if unnumbered && !takes_unnumbered {
+            reading.misname(page.path, "its name has no version, and it has no marker: expected `001_name.sql`");
         } else {
-            migrations.push(page.migration(layout_at(at))?);
+            let master = is_master(&page.file_name);
+            let mut migration = page.migration(layout)?;
+            if master {
+                // Several may lie there: each is told by its whole name, which sorts before all numbers.
+                migration.version = Version(names::stem(&migration.file_name).unwrap_or_default().to_owned());
+                migration.master = true;
+            }
+            migration.rank = place.and_then(|place| u32::try_from(place).ok());
+            migrations.push(migration);
         }
     }
-    migrations.sort_by(|one, other| (&one.version, &one.file_name).cmp(&(&other.version, &other.file_name)));
+    migrations.sort_by(|one, other| one.place().cmp(&other.place()));
+    if migrations.is_empty() {
+        reading.misnamed.extend(subfolders_with_sql(folder, &mut reading.skipped));
+    }
     reading.skipped.sort();
     Ok(Folder {
         path: folder.to_owned(),
@@ -159,7 +190,7 @@ pub(crate) fn layout_name(texts: &[(String, String)]) -> &'static str {
             let other = names::parse(names::stem(other).unwrap_or(other));
             other.side == Side::Down && other.version == named.version
         });
-        let (at, _) = file::claim(file, text, &named, has_down_file);
+        let (at, _) = file::claim(file, text, &named, has_down_file, false);
         if let Some(count) = counts.get_mut(at) {
             *count += 1;
         }
@@ -169,7 +200,7 @@ pub(crate) fn layout_name(texts: &[(String, String)]) -> &'static str {
 
 /// Of equals the first that is listed; of nothing, `numbered`.
 fn majority(counts: &[usize]) -> usize {
-    let numbered = 2;
+    let numbered = ALL.iter().position(|layout| layout.name() == "numbered").unwrap_or_default();
     match counts.iter().copied().max().unwrap_or_default() {
         0 => numbered,
         most => counts.iter().position(|&count| count == most).unwrap_or(numbered),
@@ -225,6 +256,62 @@ fn list(folder: &Path) -> Result<BTreeMap<PathBuf, String>> {
     Ok(files)
 }
 
+/// `001_a_down.sql` is a DOWN, when `001_a.sql` or `001_a_up.sql` lies beside it; alone it is a name like any other.
+fn paired(stem: &str, stems: &BTreeSet<String>) -> Option<Named> {
+    let lower = stem.to_ascii_lowercase();
+    let before = |ending: &str| stem.get(..lower.strip_suffix(ending)?.len());
+    if let Some(base) =
+        ["_down", "-down", "_rollback", ".rollback", "_undo", ".undo"].iter().find_map(|one| before(one))
+    {
+        let named = names::parse(base);
+        let beside = [base.to_owned(), format!("{base}_up"), format!("{base}-up")];
+        let versioned = named.style != Style::None;
+        return (versioned && beside.iter().any(|one| stems.contains(one)))
+            .then_some(Named { side: Side::Down, ..named });
+    }
+    let base = before("_up").or_else(|| before("-up"))?;
+    let named = names::parse(base);
+    let beside = [format!("{base}_down"), format!("{base}-down")];
+    (named.style != Style::None && beside.iter().any(|one| stems.contains(one)))
+        .then_some(Named { side: Side::Up { marked: true }, ..named })
+}
+
+/// A file that holds the whole schema: `000_MASTER_*`.
+fn is_master(file_name: &str) -> bool {
+    file_name.to_ascii_uppercase().starts_with("000_MASTER")
+}
+
+/// Folders below one that holds no migration itself: perhaps they lie there, and they are not read.
+fn subfolders_with_sql(folder: &Path, skipped: &mut Vec<(PathBuf, String)>) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && list(path).is_ok_and(|files| !files.is_empty()))
+        .collect();
+    found.sort();
+    skipped.extend(found.iter().map(|path| (path.clone(), "a folder in the folder is not read".to_owned())));
+    found
+}
+
+/// The order that `patterns` write down: names and globs (`*`, `?`), each a file's name, version or label. What
+/// none of them names keeps its place, after all that are named. An error names a pattern that means no file.
+pub fn in_order(mut folder: Folder, patterns: &[String]) -> Result<Folder> {
+    order::rank(&mut folder.migrations, patterns)?;
+    Ok(folder)
+}
+
+/// Whether Drizzle keeps a journal in the folder.
+pub(crate) fn has_journal(folder: &Path) -> bool {
+    Journal::open(folder).is_ok_and(|journal| journal.is_some())
+}
+
+/// What Drizzle's journal says of each migration: the file's name without ending, and `created_at`.
+pub fn drizzle_entries(folder: &Path) -> Result<Vec<(String, i64)>> {
+    Ok(drizzle::entries(folder)?.into_iter().map(|entry| (entry.tag, entry.when)).collect())
+}
+
 /// The files that are not read as UP.
 #[derive(Default)]
 struct Reading {
@@ -246,12 +333,11 @@ impl Reading {
     /// Keeps DOWNs and what is left out on purpose; returns the UPs.
     fn sort(&mut self, files: BTreeMap<PathBuf, String>) -> Vec<(PathBuf, Named)> {
         let mut ups = Vec::new();
+        let stems: BTreeSet<String> = files.values().cloned().collect();
         for (path, stem) in files {
-            let named = names::parse(&stem);
+            let named = paired(&stem, &stems).unwrap_or_else(|| names::parse(&stem));
             if stem.starts_with("COMBINED_") {
                 self.skip(path, "a combined file");
-            } else if stem.to_ascii_uppercase().starts_with("000_MASTER") {
-                self.skip(path, "master file: applied only by `baseline`");
             } else if named.side == Side::Down {
                 self.downs.push((path, named));
             } else {

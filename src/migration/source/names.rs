@@ -30,6 +30,8 @@ pub(crate) enum Style {
     Timestamp,
     /// `2026-01-20_x`.
     Date,
+    /// `2026-1-20_x`, `2026-02-30_x`: meant as a date, and none.
+    NoDate,
     /// No number at all.
     None,
 }
@@ -48,8 +50,12 @@ pub(crate) fn parse(stem: &str) -> Named {
         side,
         style,
     };
-    if let Some((_, rest)) = split_date(stem) {
-        return named(stem, rest, Style::Date);
+    if let Some((date, rest)) = split_date(stem) {
+        let style = if date.parse::<chrono::NaiveDate>().is_ok() { Style::Date } else { Style::NoDate };
+        return named(stem, rest, style);
+    }
+    if looks_like_date(stem) {
+        return named(stem, stem, Style::NoDate);
     }
     let end = stem.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(stem.len());
     let (number, rest) = stem.split_at(end);
@@ -62,6 +68,14 @@ pub(crate) fn parse(stem: &str) -> Named {
         }
         _ => named(stem, stem, Style::None),
     }
+}
+
+/// Three numbers with dashes between, the first of four digits: a date whose month or day lacks its zero.
+fn looks_like_date(stem: &str) -> bool {
+    let end = stem.find(|character: char| !character.is_ascii_digit() && character != '-').unwrap_or(stem.len());
+    let numbers: Vec<&str> = stem[..end].trim_end_matches('-').split('-').collect();
+    matches!(numbers.as_slice(), [year, month, day]
+        if year.len() == 4 && (1..=2).contains(&month.len()) && (1..=2).contains(&day.len()))
 }
 
 fn split_side(stem: &str) -> (&str, Side) {
@@ -100,6 +114,9 @@ mod tests {
             ("add_users", "add_users", "add_users", Style::None),
             ("ä", "ä", "ä", Style::None),
             (".5_x", ".5_x", "5_x", Style::None),
+            ("2026-1-20_late", "2026-1-20_late", "2026-1-20_late", Style::NoDate),
+            ("2026-02-30_late", "2026-02-30_late", "late", Style::NoDate),
+            ("2026-12-orders", "2026", "12-orders", Style::Number),
         ] {
             let named = parse(stem);
             assert_eq!((named.version.as_str(), named.style), (version, style), "{stem}");

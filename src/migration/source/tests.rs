@@ -171,9 +171,10 @@ fn the_banner_layout_leaves_files_out_and_sorts_unnumbered_ones_last() {
     ])
     .read();
     let names: Vec<&str> = folder.migrations.iter().map(|one| one.file_name.as_str()).collect();
-    assert_eq!(names, ["002_a.sql", "12_b.sql", "add_more.sql"]);
+    assert_eq!(names, ["000_MASTER_CONSOLIDATED.sql", "002_a.sql", "12_b.sql", "add_more.sql"]);
+    assert!(folder.migrations[0].master && !folder.migrations[1].master);
     let whys: Vec<&str> = folder.skipped.iter().map(|(_, why)| why.as_str()).collect();
-    assert_eq!(whys, ["master file: applied only by `baseline`", "its name says deprecated", "a combined file"]);
+    assert_eq!(whys, ["its name says deprecated", "a combined file"]);
     assert!(folder.misnamed.is_empty());
 }
 
@@ -216,7 +217,7 @@ fn dated_files_of_one_day_are_told_apart() {
         ("20260119_c.sql", "select 1;"),
     ])
     .read();
-    assert_eq!(folder.layout, "plain");
+    assert_eq!(folder.layout, "dated");
     let labels: Vec<String> = folder.migrations.iter().map(Migration::label).collect();
     assert_eq!(labels, ["20260119_c", "2026-01-20_a", "2026-01-20_b"]);
     assert_eq!(folder.migrations[2].metadata.dependencies, ["2026-01-20_a.sql"]);
@@ -301,7 +302,7 @@ fn checksums() {
 fn what_is_no_text_is_told_with_its_place() {
     let dir = dir(&[("001_a.sql", "")]);
     std::fs::write(dir.0.path().join("001_a.sql"), b"select '\xff';").unwrap();
-    assert!(dir.fails().contains("is not UTF-8: byte 8"));
+    assert!(dir.fails().contains("line 1: it is not UTF-8: byte 8"));
     std::fs::write(dir.0.path().join("001_a.sql"), b"select \0").unwrap();
     assert!(dir.fails().contains("NUL at byte 7"));
 }
@@ -344,4 +345,117 @@ fn one_usual_folder_is_found() {
     let missing = read(&none.0.path().join("no"), None).unwrap_err();
     assert_eq!(missing.kind(), crate::error::Kind::Usage);
     assert_eq!(none.read().layout, "numbered");
+}
+
+fn names(folder: &Folder) -> Vec<&str> {
+    folder.migrations.iter().map(|one| one.file_name.as_str()).collect()
+}
+
+const JOURNAL: &str = r#"{"version": "7", "dialect": "postgresql", "entries": [
+  {"idx": 0, "version": "7", "when": 1700000000000, "tag": "0000_wide_hulk", "breakpoints": true},
+  {"idx": 1, "version": "7", "when": 1700000100000, "tag": "0001_late_thor", "breakpoints": true}
+]}"#;
+
+#[test]
+fn drizzles_folder_is_read_by_its_journal() {
+    let table = "CREATE TABLE \"a\" (\n\t\"id\" serial\n);\n--> statement-breakpoint\nCREATE TABLE b (id int)\n";
+    let open =
+        "CREATE TABLE c (id int) --> statement-breakpoint\nCREATE TABLE d (id int)--> statement-breakpoint\r\nSELECT 1";
+    let folder = dir(&[
+        ("0000_wide_hulk.sql", table),
+        ("0001_late_thor.sql", open),
+        ("0002_given_up.sql", "DROP TABLE a;"),
+        ("by_hand.sql", "CREATE TABLE e (id int);"),
+        ("meta/_journal.json", JOURNAL),
+        ("meta/0000_snapshot.json", "{}"),
+    ]);
+    let read = folder.read();
+    assert_eq!((read.layout, read.reason.as_str()), ("drizzle", "2 of 4 files: meta/_journal.json names it"));
+    assert_eq!(names(&read), ["0000_wide_hulk.sql", "0001_late_thor.sql", "by_hand.sql"]);
+    let texts = |at: usize| -> Vec<&str> {
+        let up = &read.migrations[at].up;
+        up.statements.iter().map(|one| up.text(one)).collect()
+    };
+    assert_eq!(texts(0).len(), 2);
+    assert_eq!(texts(1).len(), 3, "{:?}", texts(1));
+    assert_eq!(read.migrations[1].up.sql.len(), open.len());
+    assert!(read.misnamed[0].ends_with("0002_given_up.sql"));
+    assert_eq!(drizzle_entries(folder.0.path()).unwrap()[1], ("0001_late_thor".to_owned(), 1_700_000_100_000));
+}
+
+#[test]
+fn a_journal_that_does_not_fit_is_told() {
+    let fails = |journal: &str| dir(&[("0000_wide_hulk.sql", "select 1;"), ("meta/_journal.json", journal)]).fails();
+    let error = fails("{\n\"entries\": [\n{\"tag\": 3}]}");
+    assert!(error.contains("_journal.json`, line 3: it is no journal of Drizzle's"), "{error}");
+    assert!(error.contains("expected: "), "{error}");
+    assert!(fails(JOURNAL).contains("names `0001_late_thor.sql`, which is not in the folder"));
+    assert!(fails(&JOURNAL.replace("0001_late_thor", "0000_wide_hulk")).contains("twice"));
+    assert!(fails(&JOURNAL.replace("postgresql", "mysql")).contains("is for `mysql`"));
+}
+
+#[test]
+fn a_curated_order_comes_first() {
+    let files = ["2025-12-28_team.sql", "2025-12-29_rbac.sql", "2025-12-28_create_b_final.sql", "2026-01-01_z.sql"];
+    let files: Vec<(&str, &str)> = files.iter().map(|name| (*name, "select 1;")).collect();
+    let order = |patterns: &[&str]| {
+        let patterns: Vec<String> = patterns.iter().map(|&one| one.to_owned()).collect();
+        in_order(dir(&files).read(), &patterns)
+    };
+    let read = order(&["2025-12-28_create_*_final.sql", "2025-12-29_rbac"]).unwrap();
+    assert_eq!(
+        names(&read),
+        ["2025-12-28_create_b_final.sql", "2025-12-29_rbac.sql", "2025-12-28_team.sql", "2026-01-01_z.sql"]
+    );
+    let error = order(&["2025-12-29_rbc.sql"]).unwrap_err();
+    assert!(
+        error.one_line().contains("`2025-12-29_rbc.sql` in place 1") && error.causes()[0].contains("rbac"),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_without_a_number_count_where_their_tool_takes_them() {
+    let own = "-- add_table.sql\nBEGIN;\nCREATE TABLE a (id int);\nCOMMIT;\n";
+    let folder =
+        dir(&[("add_table.sql", own), ("1_x.sql", "select 1;"), ("2_y.sql", ""), ("seed.sql", "select 1;")]).read();
+    assert_eq!(names(&folder), ["1_x.sql", "2_y.sql", "add_table.sql"]);
+    assert!(folder.misnamed[0].ends_with("seed.sql"));
+    let folder = dir(&[("b.sql", "select 1;"), ("a.sql", own)]).read();
+    assert_eq!(names(&folder), ["a.sql", "b.sql"]);
+    assert!(folder.misnamed.is_empty());
+}
+
+#[test]
+fn a_date_that_is_none_is_told() {
+    let folder = dir(&[("2026-1-20_a.sql", "select 1;"), ("2026-02-30_b.sql", ""), ("2026-02-03_c.sql", "")]).read();
+    assert_eq!(names(&folder), ["2026-02-03_c.sql"]);
+    assert_eq!(folder.misnamed.len(), 2);
+    assert!(folder.skipped.iter().all(|(_, why)| why.contains("expected `YYYY-MM-DD_description.sql`")));
+    let folder = dir(&[("2026-02-03_c.sql", "-- Version: 2026-02-04\nselect 1;")]).read();
+    assert_eq!(folder.migrations[0].metadata.remarks[0].line, 1);
+}
+
+#[test]
+fn a_folder_in_the_folder_is_not_passed_over_in_silence() {
+    let folder = dir(&[("20240101_init/migration.sql", "select 1;")]).read();
+    assert!(folder.migrations.is_empty() && folder.misnamed[0].ends_with("20240101_init"));
+}
+
+#[test]
+fn pairs_of_other_spellings_are_one_migration() {
+    let folder = dir(&[
+        ("001_a.sql", "select 1;"),
+        ("001_a_rollback.sql", "select 2;"),
+        ("002_b_up.sql", "select 3;"),
+        ("002_b_down.sql", "select 4;"),
+        ("2026-01-20_c.sql", "select 5;"),
+        ("2026-01-20_c.undo.sql", "select 6;"),
+        ("003_scale_down.sql", "select 7;"),
+    ])
+    .read();
+    let downs: Vec<(String, bool)> = folder.migrations.iter().map(|one| (one.label(), one.down.is_some())).collect();
+    let expected = [("001_a", true), ("002_b", true), ("003_scale_down", false), ("2026-01-20_c", true)];
+    assert_eq!(downs, expected.map(|(label, down)| (label.to_owned(), down)));
+    assert!(folder.misnamed.is_empty());
 }

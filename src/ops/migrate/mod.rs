@@ -55,6 +55,13 @@ pub async fn up(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<
     }
     match result {
         Ok(()) => {
+            let estimate = migration.metadata.estimated_duration.map(millis);
+            if let Some(expected) = estimate.filter(|expected| duration_ms > expected.saturating_mul(2)) {
+                run.ctx.progress.warn(format!(
+                    "`{}` took {duration_ms} ms, more than twice its estimate of {expected} ms",
+                    migration.file_name
+                ));
+            }
             run.ctx.progress.tell(Event::MigrationFinished {
                 version,
                 name: migration.name.clone(),

@@ -123,6 +123,14 @@ async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reache
     Ok(())
 }
 
+/// The tables that the file's header says it touches.
+fn declared_tables(migration: &Migration) -> impl Iterator<Item = String> {
+    migration.metadata.affected_tables.iter().map(|table| match table.contains('.') {
+        true => table.clone(),
+        false => format!("public.{table}"),
+    })
+}
+
 /// One migration's statements and its row, inside the open transaction.
 async fn run_one(run: &mut Run<'_>, migration: &Migration, batch: i32, began: Instant) -> Result<()> {
     let limits = limits(run, migration);
@@ -130,7 +138,8 @@ async fn run_one(run: &mut Run<'_>, migration: &Migration, batch: i32, began: In
     let session = &run.live.session;
     unless_cancelled(run, execute::run_in_transaction(session, &migration.up, &migration.file_name, &limits)).await?;
     // The script may have changed its role; the bookkeeping is ours.
-    let (xid, touched) = counts::own_and_touched(session).await?;
+    let (xid, mut touched) = counts::own_and_touched(session).await?;
+    touched.extend(declared_tables(migration));
     let row = applied_row(run, migration, batch, began);
     control::record_migration(session.client(), &row).await?;
     run.ours.xids.push(xid);

@@ -4,6 +4,27 @@ use super::get;
 use crate::error::Result;
 use crate::postgres::{Session, quote, session};
 
+/// Whether nobody has made anything in the database: no relation, function or type outside the system's schemas,
+/// ripcord's and those given, but for what belongs to an extension.
+pub async fn is_empty(session: &Session, but: &[String]) -> Result<bool> {
+    // language=SQL
+    let sql = "SELECT NOT EXISTS (
+                 SELECT FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS class, oid, relnamespace AS space
+                                FROM pg_catalog.pg_class
+                               UNION ALL
+                              SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, pronamespace FROM pg_catalog.pg_proc
+                               UNION ALL
+                              SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typnamespace FROM pg_catalog.pg_type
+                             ) AS made
+                   JOIN pg_catalog.pg_namespace AS n ON n.oid = made.space
+                  WHERE n.nspname NOT IN ('information_schema', 'ripcord') AND n.nspname NOT LIKE 'pg\\_%'
+                    AND n.nspname <> ALL ($1)
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                                     WHERE d.classid = made.class AND d.objid = made.oid AND d.deptype = 'e'))";
+    let row = session.client().query_one(sql, &[&but]).await.map_err(|error| session::explain(&error))?;
+    get(&row, 0)
+}
+
 /// Drops every schema but the system's and ripcord's, every extension but plpgsql and every large object, and
 /// makes `public` anew as template0 has it. In one transaction. Returns the names of what was dropped.
 pub async fn drop_everything(session: &Session) -> Result<Vec<String>> {

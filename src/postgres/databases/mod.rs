@@ -17,7 +17,7 @@ use crate::manifest::ExtensionRecord;
 
 pub use aside::{ASIDE_COMMENT_PREFIX, Aside, drop_aside, drop_hindrances, list_aside};
 pub use create::{SCRATCH_COMMENT, create, drop_scratch, is_scratch_name, scratch_comment, scratch_name};
-pub use empty::drop_everything;
+pub use empty::{drop_everything, is_empty};
 pub use properties::{apply_properties, read_properties};
 
 pub(super) use create::pending_comment;

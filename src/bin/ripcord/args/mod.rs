@@ -28,6 +28,7 @@ I want to…                                       command
     see what was done, and by whom               ripcord history · ripcord run list · ripcord audit
     see the backups                              ripcord backup list
     see which settings are in effect             ripcord config
+    come from another migration tool             ripcord adopt --dry-run
   undoing
     take back the last migration                 ripcord rollback
     stop the run that is at work                 ripcord cancel
@@ -196,6 +197,22 @@ pub enum Command {
     Renumber(RenumberArgs),
     /// Record migrations up to a version as applied without running them
     Baseline(BaselineArgs),
+    /// Take over what another tool recorded as applied
+    ///
+    /// Reads the tables of the tools that ripcord knows (`schema_migrations`, `migrations`, `_migrations`,
+    /// `migration_history`, `_migration_history`, Drizzle's), by their columns; compares checksums with the files;
+    /// failed rows come in as history. Theirs is read and never written, and nothing of theirs is run: a view, or a
+    /// table with triggers, is refused.
+    ///
+    /// With `--compat`, after a backup, the old objects are renamed aside, and views and functions of their names
+    /// tell what ripcord's history says.
+    Adopt(AdoptArgs),
+    /// Give a version of the migrations a name
+    Tag(TagArgs),
+    /// Record a release: a name for a migration's version
+    Release(ReleaseArgs),
+    /// List what was applied between two versions, tags or releases
+    Changelog(ChangelogArgs),
     /// Forget failed attempts so that they count as pending again
     ResetFailed,
     /// Empty the database and apply everything, after a backup (never in protected environments)
@@ -257,6 +274,10 @@ impl Command {
             Command::Repair(_) => "repair",
             Command::Renumber(_) => "renumber",
             Command::Baseline(_) => "baseline",
+            Command::Adopt(_) => "adopt",
+            Command::Tag(_) => "tag",
+            Command::Release(_) => "release",
+            Command::Changelog(_) => "changelog",
             Command::ResetFailed => "reset-failed",
             Command::Fresh(_) => "fresh",
             Command::Health => "health",
@@ -284,6 +305,7 @@ impl Command {
             | Command::History(_)
             | Command::Audit(_)
             | Command::Plan(_)
+            | Command::Changelog(_)
             | Command::Health
             | Command::Lock { command: LockCommand::Status }
             | Command::Aside { command: AsideCommand::List } => Reach::Looks,
@@ -294,6 +316,7 @@ impl Command {
             Command::Drill(_) | Command::Cancel(_) => Reach::Stores,
             Command::Prune(_) => Reach::StoresWithDryRun,
             Command::Renumber(_)
+            | Command::Adopt(_)
             | Command::Apply(_)
             | Command::Rollback(_)
             | Command::Restore(_)
@@ -302,6 +325,8 @@ impl Command {
             | Command::Lock { .. }
             | Command::Repair(_)
             | Command::Baseline(_)
+            | Command::Tag(_)
+            | Command::Release(_)
             | Command::ResetFailed
             | Command::Fresh(_) => Reach::Changes,
         }
@@ -368,11 +393,7 @@ mod tests {
             "cancel",
             "salvage",
             "rehearse",
-            "adopt",
             "graph",
-            "tag a b",
-            "release a b",
-            "changelog",
             "report",
             "metrics",
             "verify-db",

@@ -593,6 +593,52 @@ pub struct RenumberArgs {
     pub dry_run: bool,
 }
 
+/// `adopt`.
+#[derive(Clone, Debug, Args)]
+pub struct AdoptArgs {
+    /// This table alone, with or without its schema, or `drizzle`
+    #[arg(long, value_name = "TOOL")]
+    pub from: Option<String>,
+    /// Rename the old objects aside, and leave views and functions of their names
+    #[arg(long)]
+    pub compat: bool,
+    /// Show what would be recorded, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `tag`.
+#[derive(Clone, Debug, Args)]
+pub struct TagArgs {
+    /// The migration: its version, name or file
+    pub version: String,
+    /// The tag
+    pub tag: String,
+}
+
+/// `release`.
+#[derive(Clone, Debug, Args)]
+pub struct ReleaseArgs {
+    /// The release's version, such as 1.2.0; it stands for what is applied now
+    pub version: String,
+    /// Its name
+    pub name: String,
+    /// The last migration of the release [default: the last one applied]
+    #[arg(long, value_name = "MIGRATION")]
+    pub migration: Option<String>,
+}
+
+/// `changelog`.
+#[derive(Clone, Debug, Args)]
+pub struct ChangelogArgs {
+    /// After this version, tag or release
+    #[arg(long, value_name = "V")]
+    pub from: Option<String>,
+    /// Up to and with this version, tag or release
+    #[arg(long, value_name = "V")]
+    pub to: Option<String>,
+}
+
 /// `baseline`.
 #[derive(Clone, Debug, Args)]
 pub struct BaselineArgs {

@@ -66,6 +66,7 @@ impl Overrides {
                 typed.dry_run = args.dry_run;
             }
             Command::Renumber(args) => typed.dry_run = args.dry_run,
+            Command::Adopt(args) => typed.dry_run = args.dry_run,
             _ => {}
         }
         typed

@@ -37,8 +37,8 @@ pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
             .hint("ripcord plan -o FILE, then: ripcord apply --plan FILE"));
     }
     if !planned.plan.pending.is_empty() {
-        request.approver =
-            app.approve(&format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database()))?;
+        let what = format!("Apply {} migrations to `{}`", planned.plan.pending.len(), ctx.target.database());
+        request.approver = app.approve_for(&what, &apply::approval_reasons(&ctx, &planned))?;
     }
     let report = apply::execute(&ctx, &request, planned).await;
     app.out.report(&report);
@@ -91,7 +91,11 @@ fn show(app: &App, planned: &Planned) -> Exit {
     let mut report = RunReport::new("apply", outcome, "unchanged, this was a dry run");
     for pending in &plan.pending {
         let migration = &pending.migration;
-        app.out.data(&format!("-- {} ({})", migration.file_name, pending.reason));
+        let how = match &migration.up.no_transaction {
+            None => "in one transaction".to_owned(),
+            Some(why) => format!("each statement by itself: {why}"),
+        };
+        app.out.data(&format!("-- {} ({}), {how}", migration.file_name, pending.reason));
         for statement in &migration.up.statements {
             app.out.data(migration.up.text(statement));
         }

@@ -21,7 +21,7 @@ pub async fn run(app: &App, args: ListArgs) -> Result<Exit> {
         .iter()
         .map(|row| {
             vec![
-                format!("{}_{}", row.version, row.name),
+                ripcord::migration::label(&row.version, &row.name),
                 row.state.clone(),
                 row.applied_at.format("%Y-%m-%d %H:%M:%S").to_string(),
                 row.batch.to_string(),

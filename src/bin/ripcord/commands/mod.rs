@@ -1,6 +1,7 @@
 //! One file a verb. A command turns its options into the library's and prints what comes back; the work
 //! itself is done in [`ripcord::ops`].
 
+pub mod adopt;
 pub mod apply;
 pub mod aside;
 pub mod audit;
@@ -23,6 +24,7 @@ pub mod new;
 pub mod plan;
 pub mod prune;
 pub mod recover;
+pub mod releases;
 pub mod renumber;
 pub mod repair;
 pub mod reset_failed;

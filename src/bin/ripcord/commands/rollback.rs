@@ -45,7 +45,8 @@ fn show(app: &App, undoing: &[Undoing]) -> Exit {
     let outcome = if undoing.is_empty() { Outcome::NothingToDo } else { Outcome::Done };
     let mut report = RunReport::new("rollback", outcome, "unchanged, this was a dry run");
     for one in undoing {
-        app.out.data(&format!("-- {}_{} (DOWN from the {})", one.row.version, one.row.name, one.source));
+        let label = ripcord::migration::label(&one.row.version, &one.row.name);
+        app.out.data(&format!("-- {label} (DOWN from the {})", one.source));
         match &one.down {
             Some(down) => down.statements.iter().for_each(|statement| app.out.data(down.text(statement))),
             None => app.out.data("-- there is no DOWN"),

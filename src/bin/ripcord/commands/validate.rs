@@ -84,7 +84,9 @@ pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
 }
 
 fn read(app: &App) -> Result<Folder> {
-    let mut folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
+    let settings = app.settings();
+    let folder = source::read(&app.migrations_dir()?, settings.layout.as_deref())?;
+    let mut folder = source::in_order(folder, &settings.order)?;
     let variables = Variables::new(app.settings().variables.clone());
     folder.migrations = folder.migrations.iter().map(|migration| migration.with_names(&variables)).collect();
     Ok(folder)

@@ -1,6 +1,8 @@
 //! Environments: which one was named, and which rules hold in it.
 
-use ripcord::settings::Environment;
+use std::time::Duration;
+
+use ripcord::settings::{Environment, Window};
 use ripcord::{Error, Result};
 
 use super::file::{File, Section, nearest};
@@ -49,6 +51,11 @@ pub fn resolve<'a>(name: Option<&str>, file: Option<&'a File>) -> Result<(Enviro
         environment.protected = or(&table.protected, environment.protected);
         environment.approval = or(&table.approval, environment.approval);
         environment.allow_skip_backup = or(&table.allow_skip_backup, environment.allow_skip_backup);
+        if let (Some(windows), Some(file)) = (&table.maintenance_windows, file) {
+            let parsed: std::result::Result<Vec<Window>, String> =
+                windows.get_ref().iter().map(|text| Window::parse(text)).collect();
+            environment.windows = parsed.map_err(|why| file.wrong_at(windows.span().start, why))?;
+        }
     }
     Ok((environment, table))
 }
@@ -61,6 +68,17 @@ fn built_in(name: &str) -> Environment {
         protected: name != "development",
         approval: name == "production",
         allow_skip_backup: name == "development",
+        windows: Vec::new(),
+    }
+}
+
+/// How long a migration may take in an environment, where nobody says otherwise: the guides' table.
+pub fn longest_migration(name: Option<&str>) -> Option<Duration> {
+    match name? {
+        "development" => Some(Duration::from_secs(60)),
+        "staging" => Some(Duration::from_secs(300)),
+        "production" => Some(Duration::from_secs(600)),
+        _ => None,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Section {
     pub migrations_dir: Option<PathBuf>,
     /// The layout's name.
     pub layout: Option<String>,
+    /// A curated order: names and globs.
+    pub order: Option<Vec<String>>,
     /// Where backups live.
     pub store: Option<String>,
     /// What stands against a changed file.
@@ -65,6 +67,10 @@ pub struct Section {
     pub approval: Option<Spanned<bool>>,
     /// Environments only: `--skip-backup` is allowed.
     pub allow_skip_backup: Option<Spanned<bool>>,
+    /// Environments only: a run goes without a backup, where that is allowed.
+    pub skip_backup: Option<Spanned<bool>>,
+    /// Environments only: when migrations may run.
+    pub maintenance_windows: Option<Spanned<Vec<String>>>,
     /// Top level only.
     pub environments: Option<Spanned<BTreeMap<String, Section>>>,
 }
@@ -379,11 +385,14 @@ impl File {
             ("protected", &self.section.protected),
             ("approval", &self.section.approval),
             ("allow_skip_backup", &self.section.allow_skip_backup),
-        ];
-        for (key, value) in policies {
-            if let Some(value) = value {
+            ("skip_backup", &self.section.skip_backup),
+        ]
+        .map(|(key, value)| (key, value.as_ref().map(Spanned::span)));
+        let windows = ("maintenance_windows", self.section.maintenance_windows.as_ref().map(Spanned::span));
+        for (key, span) in policies.into_iter().chain([windows]) {
+            if let Some(span) = span {
                 return Err(self
-                    .wrong_at(value.span().start, format!("`{key}` belongs to an environment"))
+                    .wrong_at(span.start, format!("`{key}` belongs to an environment"))
                     .hint("move it below `[environments.NAME]`: without a named environment the strict rules hold"));
             }
         }

@@ -7,6 +7,7 @@ pub mod file;
 pub mod health;
 mod hooks;
 pub mod key;
+mod migration_yml;
 pub mod resolver;
 mod supabase;
 pub mod units;
@@ -78,7 +79,8 @@ pub struct Resolved {
 
 /// Resolves. `cwd` is the current folder.
 pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Result<Resolved> {
-    let file = read_file(typed, &variables, cwd)?;
+    let mut first_notes = Vec::new();
+    let file = read_file(typed, &variables, cwd, &mut first_notes)?;
     // Relative to the current folder as long as the file lies there, so that messages stay short.
     let base = match &file {
         Some(file) => file.base.clone(),
@@ -88,7 +90,6 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     let (mut environment, table) = environments::resolve(named.as_deref(), file.as_ref())?;
 
     let mut warnings = Vec::new();
-    let mut first_notes = Vec::new();
     read_dotenv(&cwd.join(&base), &environment, &mut variables, &mut first_notes, &mut warnings)?;
 
     let variables_before = variables.clone();
@@ -126,7 +127,8 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
         resolver.record(key, value.to_string(), "environment's rules");
     }
 
-    let (mut settings, on_changed_is_default) = values::settings(&mut resolver, typed, &base)?;
+    let (mut settings, on_changed_is_default) =
+        values::settings(&mut resolver, typed, &base, environment.name.as_deref())?;
     settings.environment = environment;
     for (name, value) in &mut settings.variables {
         *value = variables.get(name).map(|found| found.text.to_owned().into());
@@ -153,6 +155,8 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     if skip_variable {
         resolver.say_in_effect("SKIP_BACKUP", Some("true"), "", variables::ENVIRONMENT);
     }
+    let skip_by_file = table.and_then(|table| table.skip_backup.as_ref()).is_some_and(|skip| *skip.get_ref())
+        && settings.environment.allow_skip_backup;
     let force_variable = switch(&variables, "FORCE_RUN")?.unwrap_or(false);
     if force_variable {
         resolver.say_in_effect("FORCE_RUN", Some("true"), "counts as an approval", variables::ENVIRONMENT);
@@ -175,10 +179,6 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     if variables.get("METRICS_ENDPOINT").is_some() {
         first_notes.push("`METRICS_ENDPOINT` is set; this version sends no metrics".to_owned());
     }
-    if file.is_none() && cwd.join("migration.config.yml").exists() {
-        first_notes
-            .push("`migration.config.yml` is not read by this version; `ripcord init` writes ripcord.toml".to_owned());
-    }
     warnings.extend(resolver.unknown_variables());
     first_notes.append(&mut resolver.notes);
     let entries = resolver.entries;
@@ -186,7 +186,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     Ok(Resolved {
         settings,
         dry_run: typed.dry_run || dry_run_variable,
-        skip_backup: typed.skip_backup || skip_variable,
+        skip_backup: typed.skip_backup || skip_variable || skip_by_file,
         assume_yes: typed.global.yes || force_variable,
         limit,
         verbosity,
@@ -202,17 +202,26 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     })
 }
 
-fn read_file(typed: &Overrides, variables: &Variables, cwd: &Path) -> Result<Option<File>> {
+fn read_file(typed: &Overrides, variables: &Variables, cwd: &Path, notes: &mut Vec<String>) -> Result<Option<File>> {
     let named = typed.global.config.clone().or_else(|| variables.of_process_only("RIPCORD_CONFIG").map(PathBuf::from));
     let path = match named {
         Some(path) => path,
         // One that nobody named need not be there.
         None if cwd.join(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
-        None => return Ok(None),
+        None => match migration_yml::NAMES.iter().find(|name| cwd.join(name).exists()) {
+            Some(name) => PathBuf::from(name),
+            None => return Ok(None),
+        },
     };
     let text = std::fs::read_to_string(cwd.join(&path)).map_err(|error| {
         Error::usage(format!("`{}` cannot be read", path.display())).because(error).hint("ripcord init")
     })?;
+    if path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml") {
+        let (file, mut told) = migration_yml::parse(&path, &text)?;
+        notes.push(format!("using `{}`, since there is no {DEFAULT_FILE}", path.display()));
+        notes.append(&mut told);
+        return Ok(Some(file));
+    }
     File::parse(&path, text).map(Some)
 }
 

@@ -11,6 +11,7 @@ use ripcord::settings::{
 use ripcord::{Error, Result};
 use secrecy::SecretString;
 
+use super::environments::longest_migration;
 use super::file::{self, OnChangedWord, OutOfOrderWord};
 use super::resolver::{self, Bytes, Guide, Resolver, Value};
 use super::units;
@@ -18,8 +19,16 @@ use crate::args::Overrides;
 
 /// Resolves everything that has a key of its own, in the order of the reference configuration. The second
 /// value: whether `on_changed` was left to the layout.
-pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> Result<(Settings, bool)> {
-    let defaults = Settings::default();
+pub fn settings(
+    resolver: &mut Resolver<'_>,
+    typed: &Overrides,
+    base: &Path,
+    environment: Option<&str>,
+) -> Result<(Settings, bool)> {
+    let mut defaults = Settings::default();
+    if let Some(longest) = longest_migration(environment) {
+        defaults.timeouts.migration = longest;
+    }
     let global = &typed.global;
 
     let database_url = resolver.optional(
@@ -33,6 +42,7 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
     let migrations_dir = resolver
         .path("migrations_dir", global.migrations_dir.clone(), base, |section| section.migrations_dir.clone())?;
     let layout = resolver.optional("layout", None, &[], |section| section.layout.clone())?;
+    let order = resolver.value("order", None, &[], |section| section.order.clone(), Vec::new())?;
     let store = resolver.value(
         "store",
         global.store.clone(),
@@ -126,6 +136,7 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
             database_url,
             maintenance_db,
             migrations_dir,
+            order,
             layout,
             store,
             environment: defaults.environment,

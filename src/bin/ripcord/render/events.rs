@@ -177,7 +177,7 @@ fn line(event: &Event) -> String {
 }
 
 fn label(version: &str, name: &str) -> String {
-    if name.is_empty() { format!("`{version}`") } else { format!("`{version}_{name}`") }
+    format!("`{}`", ripcord::migration::label(version, name))
 }
 
 #[cfg(test)]

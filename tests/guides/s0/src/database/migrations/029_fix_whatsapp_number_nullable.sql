@@ -1,0 +1,1 @@
+ALTER TABLE merchants ALTER COLUMN whatsapp_number DROP NOT NULL;

@@ -1,0 +1,1 @@
+COMMENT ON TABLE merchants IS 'validated';

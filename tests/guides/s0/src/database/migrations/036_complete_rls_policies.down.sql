@@ -1,0 +1,1 @@
+DROP POLICY merchant_own ON merchants;

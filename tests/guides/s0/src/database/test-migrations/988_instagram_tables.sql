@@ -1,0 +1,1 @@
+CREATE TABLE instagram_test (id int);

@@ -1,0 +1,1 @@
+SELECT this is not even SQL;
