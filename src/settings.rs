@@ -51,7 +51,7 @@ pub struct BackupSettings {
     /// zstd's level, 1 to 19. Over numbers, documents, text and noise together, 3 stores as many bytes as 1
     /// (`docs/measurements.md`) and takes two to three times as long.
     pub compression_level: i32,
-    /// pg_dump processes at once.
+    /// pg_dump processes at once, and connections of a restore.
     pub jobs: u32,
     /// How long a backup may take.
     pub timeout: Duration,

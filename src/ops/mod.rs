@@ -27,6 +27,7 @@ pub mod rungs;
 pub mod status;
 pub mod upkeep;
 
+mod dumping;
 mod large;
 mod leftovers;
 mod source;
