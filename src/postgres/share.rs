@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(names(&share(rows.clone(), 1)), Vec::<String>::new());
         // b 90 to the second, d 60 to the first (70 + 60), c 50 to the second, …
         assert_eq!(names(&share(rows.clone(), 2)), ["b c a"]);
-        assert_eq!(names(&share(rows.clone(), 3)), ["b a", "d c"]);
+        assert_eq!(names(&share(rows.clone(), 3)), ["b", "d c"]);
         assert_eq!(names(&share(rows, 9)), ["b", "d", "c", "e", "a"]);
     }
 
