@@ -79,7 +79,8 @@ pub async fn build(
         // The proof reads the schema, or the rows as they are; statistics change neither.
         let target = ctx.target.with_database(build.name);
         let depth = if counted { Depth::Schema } else { Depth::Rows };
-        let (proof, ()) = tokio::try_join!(prove(ctx, tools, build, depth), load::analyze(&target, &plan))?;
+        let (proof, ()) =
+            tokio::try_join!(prove(ctx, tools, build, depth), load::analyze(&target, &plan, &ctx.progress))?;
         Ok((
             Scratch { name: build.name.to_owned(), oid, proof },
             Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
