@@ -27,6 +27,7 @@ pub mod rungs;
 pub mod status;
 pub mod upkeep;
 
+mod columns;
 mod dumping;
 mod large;
 mod leftovers;

@@ -56,18 +56,38 @@ fn tables(sealed: &serde_json::Value) -> Vec<String> {
     tables
 }
 
-/// Differences between a database and its restored copy that mean nothing: the file, what the line holds, and why.
-const BENIGN: [(&str, &str); 0] = [];
+/// What a restored copy shows differently in its first dump though it is the same, and why.
+const BENIGN: [(&str, &str); 2] = [
+    ("tab.adopted", "a table that inherits since an ALTER TABLE comes back with the inherited columns first"),
+    (
+        "'x'::text AS text,",
+        "a column in a function's body that had no name has that of its cast once it was written so",
+    ),
+];
 
-fn without_benign(mut state: State) -> State {
-    state.schema.retain(|line| !BENIGN.iter().any(|(part, _)| line.contains(part)));
+/// Takes the differences of the list out of what is compared; the rows of that table are compared by themselves.
+fn without_benign(cluster: &Cluster, database: &str) -> State {
+    let mut state = state(cluster, database);
+    let [(table, _), (named, _)] = BENIGN;
+    let begin = state.schema.iter().position(|line| *line == format!("CREATE TABLE {table} (")).unwrap();
+    let end = begin + state.schema[begin..].iter().position(|line| line.starts_with(')')).unwrap();
+    state.schema[begin..end].sort();
+    let unnamed = named.replace(" AS text", "");
+    for line in state.schema.iter_mut().filter(|line| line.trim() == named) {
+        *line = line.replace(named, &unnamed);
+    }
+    let digest = cluster.sql(database, &format!("select md5('{table}')"));
+    let whole = state.rows.len();
+    state.rows.retain(|line| !line.starts_with(&digest));
+    assert_eq!(state.rows.len(), whole - 1);
+    state.rows.push(cluster.sql(database, &format!("select x, note, a from only {table}")));
     state
 }
 
 fn comes_back_on(bin: &Path) {
     let cluster = prepared(bin);
     let db = filled(&cluster, "zoo", "");
-    let before = without_benign(state(&cluster, "zoo"));
+    let before = without_benign(&cluster, "zoo");
     assert!(before.rows.len() > 100 && before.schema.len() > 3000 && before.large_objects.len() > 1500);
     let project = project(&db);
     let one = show(&project, &project.backup(&[]));
@@ -79,16 +99,24 @@ fn comes_back_on(bin: &Path) {
             assert_eq!(sealed[part], one[part], "{jobs}: {part}");
         }
         assert_eq!(tables(&sealed), tables(&one), "{jobs}");
-        let drilled = project.json(&["drill", &id]).expect_code(0).items()[0].clone();
-        assert_eq!(drilled["good"], true);
-        println!("{jobs}: benign {}", drilled["proof"]["benign"]);
         let copy = format!("zoo_{jobs}");
         project.json(&["restore", &id, "--into", &copy, "--jobs", jobs]).expect_code(0);
-        assert_same(&before, &without_benign(state(&cluster, &copy)), jobs);
-        // A dump of the copy has the same objects as that of the original.
-        let again = self::project(&Db { cluster: &cluster, name: copy.clone() });
-        let second = show(&again, &again.backup(&["--jobs", jobs]));
-        assert_eq!(tables(&second), tables(&one), "{jobs}: the copy");
+        assert_same(&before, &without_benign(&cluster, &copy), jobs);
+        if jobs == "4" {
+            // The drill digests every row under the key of the backup.
+            let drilled = project.json(&["drill", &id]).expect_code(0).items()[0].clone();
+            assert_eq!(drilled["good"], true);
+            let benign = drilled["proof"]["benign"].to_string();
+            assert!(benign.contains("TABLE tab.adopted") && benign.contains("code.f_setof"), "{benign}");
+            // A dump of the copy holds the same rows, but for those that a restore puts into another partition: the hash
+            // of an enum's value is that of its oid.
+            let again = self::project(&Db { cluster: &cluster, name: copy });
+            let second = show(&again, &again.backup(&["--jobs", jobs]));
+            let settled = |sealed: &serde_json::Value| -> Vec<String> {
+                tables(sealed).into_iter().filter(|table| !table.contains("tab.by_hash_")).collect()
+            };
+            assert_eq!(settled(&second), settled(&one), "the copy");
+        }
     }
 }
 
@@ -105,4 +133,51 @@ fn all_of_it_comes_back_on_16() {
 #[test]
 fn all_of_it_comes_back_on_18() {
     comes_back_on(&programs_of(18));
+}
+
+/// The dump of one version on a server of a newer one: the restore proves it, and the drill digests every row. The
+/// other way round it is refused before anything is made, and the backup is not called damaged for it.
+#[test]
+fn an_older_servers_backup_comes_back_on_a_newer_one() {
+    let (old, new) = (programs_folder(), programs_of(18));
+    assert!(major_of(&old) < major_of(&new), "an older server than 18 is needed: set RIPCORD_TEST_PG_BIN");
+    let (from, to) = (prepared(&old), prepared(&new));
+    let db = filled(&from, "zoo", "");
+    // What the newer server's build may lack: ICU, XML, extensions.
+    db.sql(
+        "set client_min_messages = error; drop table if exists rest.uses_ext, types.sorted, code.xmls;
+         drop view if exists code.v_xml, code.v_xmltable; drop collation if exists types.caseless, types.german",
+    );
+    for extension in db.sql("select quote_ident(extname) from pg_extension where extname <> 'plpgsql'").lines() {
+        db.sql(&format!("set client_min_messages = error; drop extension if exists {extension} cascade"));
+    }
+    let both = |project: &Project| {
+        project.configure(&format!("pg_bin = [\"{}\", \"{}\"]", old.display(), new.display()));
+    };
+    let project = Project::new(&db);
+    both(&project);
+    let id = project.backup(&["--jobs", "2"]);
+    let before = state(&from, "zoo");
+    let drilled = project.json(&["drill", &id, "--server", &to.url("postgres"), "--keep"]).expect_code(0);
+    let item = drilled.items()[0].clone();
+    assert_eq!(item["good"], true);
+    assert!(item["proof"]["benign"].to_string().contains("written by another version"), "{item}");
+    let after = state(&to, item["kept"].as_str().unwrap());
+    let settled = |rows: &[String]| -> Vec<String> {
+        let adopted = from.sql("postgres", "select md5('tab.adopted')");
+        rows.iter().filter(|row| !row.starts_with(&adopted)).cloned().collect()
+    };
+    assert_eq!(settled(&after.rows), settled(&before.rows));
+    assert_eq!(after.sequences, before.sequences);
+    assert_eq!(after.large_objects, before.large_objects);
+
+    let newer = to.database_named("small", "");
+    newer.sql("create table t (i int)");
+    let project = Project::new(&newer);
+    both(&project);
+    let id = project.backup(&[]);
+    let ran = project.json(&["drill", &id, "--server", &from.url("postgres")]).expect_code(2);
+    assert!(ran.stderr.contains("is of PostgreSQL 18, and the server is PostgreSQL"), "{ran:#?}");
+    let item = project.json(&["backup", "show", &id]).items()[0].clone();
+    assert!(item["error"].is_null() && item["status"] == "verified", "{item}");
 }
