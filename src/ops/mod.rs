@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod drill;
 pub mod fault;
 pub mod heartbeat;
+pub mod judge;
 pub mod losses;
 pub mod migrate;
 pub mod proof;

@@ -22,6 +22,7 @@ mod status;
 mod support;
 mod swap;
 mod upkeep;
+mod validate;
 
 #[test]
 fn a_cluster_starts_and_answers() {
