@@ -4,8 +4,9 @@
     read-archive.py KEYFILE BACKUP_FOLDER [-o DUMP] [--no-rows]
 
 Checks every frame, every index and, unless told not to, every row digest; prints what it found as
-JSON. With -o, the dump of stream 0 is written for pg_restore (`-` is standard output, and the JSON
-then goes to standard error). Needs the packages `cryptography` and `zstandard`.
+JSON. With -o, the dump is written for pg_restore, put together where it has several streams (`-` is
+standard output, and the JSON then goes to standard error). Needs the packages `cryptography` and
+`zstandard`.
 """
 import argparse, hashlib, json, pathlib, struct, sys
 from cryptography.hazmat.primitives import hashes
@@ -141,22 +142,100 @@ def digest_block(dump, block, key):
     return {"rows": len(hashed), "sum": f"{sum(hashed) % (1 << 128):032x}"}
 
 
+def read_string(dump, at):
+    length, at = read_int(dump, at)
+    return (None, at) if length < 0 else (dump[at:at + length], at + length)
+
+
+def write_int(value):
+    return struct.pack("<BI", value < 0, abs(value))
+
+
+def read_contents(dump):
+    """Where the number of entries stands, and the entries: the bytes before and behind the dependencies, and
+    what is needed to know what they are."""
+    minor, offset_bytes, at = dump[6], dump[9], 11
+    at += 5 if minor == 14 else 1
+    at += 7 * 5
+    for _ in range(3):
+        _, at = read_string(dump, at)
+    count_at, entries = at, []
+    count, at = read_int(dump, at)
+    for _ in range(count):
+        number, after_number = read_int(dump, at)
+        _, at = read_int(dump, after_number)
+        _, at = read_string(dump, at)
+        _, at = read_string(dump, at)
+        tag, at = read_string(dump, at)
+        kind, at = read_string(dump, at)
+        section, at = read_int(dump, at)
+        for _ in range(3):
+            _, at = read_string(dump, at)
+        schema, at = read_string(dump, at)
+        for _ in range(2):
+            _, at = read_string(dump, at)
+        at += 5 if minor >= 16 else 0
+        for _ in range(2):
+            _, at = read_string(dump, at)
+        front, begin, dependency = dump[after_number:at], at, b""
+        while dependency is not None:
+            dependency, at = read_string(dump, at)
+        entries.append({"id": number, "name": (schema, tag), "kind": kind, "section": section, "front": front,
+                        "dependencies": dump[begin:at], "back": dump[at:at + 1 + offset_bytes]})
+        at += 1 + offset_bytes
+    return count_at, entries
+
+
+def put_together(streams):
+    """The one dump that the streams are parts of; a single one stays as it is."""
+    (first, index), others = streams[0], streams[1:]
+    if not others:
+        return first
+    count_at, entries = read_contents(first)
+    blocks = {block["dump_id"]: first[block["start"]:block["end"]] for block in index["blocks"]}
+    tables = {entry["name"]: entry["id"] for entry in entries if entry["kind"] == b"TABLE"}
+    rows = [at for at, entry in enumerate(entries) if entry["kind"] == b"TABLE DATA"]
+    later = [at for at, entry in enumerate(entries) if entry["section"] in (3, 4)]
+    place = rows[-1] + 1 if rows else later[0] if later else len(entries)
+    taken, number, added = {entries[at]["name"] for at in rows}, max(entry["id"] for entry in entries), []
+    for dump, index in others:
+        of = {block["dump_id"]: dump[block["start"]:block["end"]] for block in index["blocks"]}
+        for entry in read_contents(dump)[1]:
+            if entry["kind"] != b"TABLE DATA":
+                continue
+            assert entry["name"] not in taken, f"two streams hold the rows of {entry['name']}"
+            taken.add(entry["name"])
+            number, digits = number + 1, str(tables[entry["name"]]).encode()
+            blocks[number] = of[entry["id"]]
+            added.append({**entry, "id": number, "dependencies": write_int(len(digits)) + digits + write_int(-1)})
+    entries[place:place] = added
+    parts = [first[:count_at], write_int(len(entries))]
+    for entry in entries:
+        parts += [write_int(entry["id"]), entry["front"], entry["dependencies"], entry["back"]]
+    for entry in entries:
+        if entry["id"] in blocks:
+            block = blocks[entry["id"]]
+            parts += [block[:1], write_int(entry["id"]), block[6:]]
+    return b"".join(parts)
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("keyfile", type=pathlib.Path)
     options.add_argument("folder", type=pathlib.Path)
-    options.add_argument("-o", "--output", help="where the dump of stream 0 goes")
+    options.add_argument("-o", "--output", help="where the dump goes")
     options.add_argument("--no-rows", action="store_true", help="leave the row digests unchecked (they are slow in Python)")
     given = options.parse_args()
     master = bytes.fromhex(given.keyfile.read_text().strip())
     clear, sealed, data_key, lineage, backup = read_manifest(given.folder / "manifest", master)
     report = {"clear": clear, "sealed": {key: sealed[key] for key in (
         "server_version", "tool_version", "fingerprint", "large_objects", "sequences", "tags")}, "streams": []}
+    streams = []
     for record in sealed["streams"]:
         path = given.folder / f"{record['number']}.rip"
         dump, index = read_stream(path, record, data_key, lineage, backup)
-        if given.output and record["number"] == 0:
-            sys.stdout.buffer.write(dump) if given.output == "-" else pathlib.Path(given.output).write_bytes(dump)
+        if given.output:
+            streams.append((dump, index))
         if not given.no_rows:
             for block in index["blocks"]:
                 found = digest_block(dump, block, hkdf(data_key, "ripcord/1/digest", 16))
@@ -165,6 +244,9 @@ def main():
             "number": record["number"], "dump_sha256": hashlib.sha256(dump).hexdigest(), "raw_bytes": len(dump),
             "rows_checked": not given.no_rows,
             "blocks": [{key: block[key] for key in ("namespace", "table", "digest")} for block in index["blocks"]]})
+    if given.output:
+        whole = put_together(streams)
+        sys.stdout.buffer.write(whole) if given.output == "-" else pathlib.Path(given.output).write_bytes(whole)
     print(json.dumps(report, indent=2), file=sys.stderr if given.output == "-" else sys.stdout)
 
 

@@ -59,7 +59,7 @@ pub struct BackupSettings {
     pub compression_level: i32,
     /// Threads that compress and seal; 0: one a core, 8 at most.
     pub threads: u32,
-    /// pg_dump processes at once.
+    /// pg_dump processes at once, and connections of a restore.
     pub jobs: u32,
     /// How long a backup may take.
     pub timeout: Duration,

@@ -160,6 +160,9 @@ pub enum ArchiveError {
     /// The manifest's copy of the index is not the stream's.
     #[error("the archive and its manifest disagree: {0}")]
     ManifestDisagrees(String),
+    /// The streams of a backup are no parts of one dump.
+    #[error("the streams of the backup do not fit together: {0}")]
+    PartsDisagree(String),
     /// A reader was finished before it was read to the end.
     #[error("the archive was not read to its end")]
     NotReadToEnd,

@@ -151,15 +151,11 @@ fn is_schema(entry: &TocEntry) -> bool {
 }
 
 /// Whether two entries of one name, of a database and of its restored copy, say the same in other words. The
-/// first dump after a restore may write a cast after a null default, and may list the columns of an inheriting
-/// table in another order; the dump after that is stable. Anything else is a change: an owner, a tablespace,
+/// first dump after a restore may write a cast after a null default, may list the columns of an inheriting
+/// table in another order, and may name a column in a function's body that was written without a name (`'x'::text`
+/// becomes `'x'::text AS text`); the dump after that is stable. Anything else is a change: an owner, a tablespace,
 /// any other word.
 pub fn is_benign_change(before: &TocEntry, after: &TocEntry) -> bool {
-    let frame = |entry: &TocEntry| {
-        let of =
-            [&entry.description, &entry.namespace, &entry.tag, &entry.owner, &entry.tablespace, &entry.access_method];
-        of.map(Clone::clone)
-    };
     let words = |entry: &TocEntry| {
         let text = entry.definition.lossy();
         let inherits = text.contains("INHERITS (");
@@ -170,7 +166,32 @@ pub fn is_benign_change(before: &TocEntry, after: &TocEntry) -> bool {
         }
         words
     };
-    frame(before) == frame(after) && words(before) == words(after)
+    let body = ["FUNCTION", "PROCEDURE"].iter().any(|kind| before.description.0 == kind.as_bytes())
+        && before.definition.lossy().contains("BEGIN ATOMIC");
+    let (was, is) = (words(before), words(after));
+    is_same_object(before, after) && (was == is || (body && same_but_for_new_names(&was, &is)))
+}
+
+/// Whether two entries are of one object with the same owner and at the same place, whatever their definitions say.
+pub fn is_same_object(before: &TocEntry, after: &TocEntry) -> bool {
+    let of = |entry: &TocEntry| {
+        let of =
+            [&entry.description, &entry.namespace, &entry.tag, &entry.owner, &entry.tablespace, &entry.access_method];
+        of.map(Clone::clone)
+    };
+    of(before) == of(after)
+}
+
+/// Whether `after` is `before` with names (`AS name`) for columns that had none.
+fn same_but_for_new_names(before: &[String], after: &[String]) -> bool {
+    let mut left = before.iter().peekable();
+    let mut right = after.iter();
+    while let Some(word) = right.next() {
+        if left.next_if_eq(&word).is_none() && (word != "AS" || right.next().is_none()) {
+            return false;
+        }
+    }
+    left.next().is_none()
 }
 
 /// `DEFAULT NULL::character varying(20)[]` → `DEFAULT NULL`.
@@ -341,6 +362,28 @@ mod tests {
         assert_eq!(two, of(&["two", "one"]));
         assert_ne!(two.fingerprint(), of(&["two", "two"]).fingerprint());
         assert_eq!(two.compare(&of(&["one"])).removed.len(), 1);
+    }
+
+    #[test]
+    fn a_body_may_name_what_had_no_name() {
+        let of =
+            |kind: &str, definition: &str| toc(vec![in_public(entry(10, kind, "f()", definition))]).entries[1].clone();
+        let atomic =
+            |body: &str| of("FUNCTION", &format!("CREATE FUNCTION public.f()\n BEGIN ATOMIC\n SELECT {body};\nEND;\n"));
+        let before = atomic("1,\n 'x'::text,\n a AS b");
+        assert!(is_benign_change(&before, &atomic("1,\n 'x'::text AS text,\n a AS b")));
+        assert!(is_benign_change(&before, &before));
+        for other in [
+            "1,\n 'x'::text AS text,\n a AS c",
+            "1,\n 'y'::text AS text,\n a AS b",
+            "1,\n 'x'::text",
+            "1, 'x'::text, a AS b AS",
+        ] {
+            assert!(!is_benign_change(&before, &atomic(other)), "{other}");
+        }
+        assert!(!is_benign_change(&atomic("'x'::text AS text"), &atomic("'x'::text")), "a name went");
+        let view = |body: &str| of("VIEW", &format!("CREATE VIEW v AS SELECT {body}; -- BEGIN ATOMIC"));
+        assert!(!is_benign_change(&view("1"), &view("1 AS one")), "the names of a view's columns are its own");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod error;
 mod header;
 pub mod index;
 pub mod inventory;
+pub mod join;
 mod parse;
 mod pool;
 pub mod random;
@@ -23,13 +24,14 @@ pub use digest::{Digest, ObjectDigester, RowDigester};
 pub use error::ArchiveError;
 pub use index::{BlockEntry, Index};
 pub use inventory::{Fingerprint, Inventory};
+pub use join::{Joined, join};
 pub use random::RandomReader;
 pub use reader::ArchiveReader;
 pub use rows::BlockRows;
 pub use scan::{Contents, Scanner};
 pub use toc::{Text, Toc, TocEntry};
 pub use verify::{authenticate, verify};
-pub use writer::{ArchiveWriter, Finished};
+pub use writer::{ArchiveWriter, Finished, Sealers};
 
 use crate::ids::{BackupId, Lineage};
 

@@ -39,6 +39,46 @@ struct Header {
     count: usize,
 }
 
+/// Where an entry stands in its table of contents, for copying it into another.
+pub(super) struct Span {
+    /// Its first byte; the numbers of the entry come first.
+    pub(super) start: usize,
+    /// The list of dependencies, its closing NULL included.
+    pub(super) dependencies: std::ops::Range<usize>,
+    /// Behind its last byte.
+    pub(super) end: usize,
+}
+
+/// A whole table of contents with the places of its parts.
+pub(super) struct Spans {
+    /// Where the number of entries stands.
+    pub(super) count_at: usize,
+    /// Each entry and its place.
+    pub(super) entries: Vec<(TocEntry, Span)>,
+    /// Archive version.
+    pub(super) version: (u8, u8),
+}
+
+/// Reads a table of contents that is there whole.
+pub(super) fn spans(bytes: &[u8]) -> Result<Spans, ArchiveError> {
+    let read = || -> Result<Spans, Halt> {
+        let mut cursor = Cursor { bytes, at: 0 };
+        let (header, count_at) = read_header(&mut cursor)?;
+        let mut entries = Vec::new();
+        for _ in 0..header.count {
+            entries.push(read_entry(&mut cursor, &header)?);
+        }
+        if cursor.at != bytes.len() {
+            return Err(bad(cursor.at, "something follows the entries"));
+        }
+        Ok(Spans { count_at, entries, version: header.version })
+    };
+    read().map_err(|halt| match halt {
+        Halt::Bad(error) => error,
+        Halt::Needs(_) => ArchiveError::DumpTruncated { part: "its table of contents", at: bytes.len() as u64 },
+    })
+}
+
 impl TocParser {
     /// Goes on with all `bytes` from the dump's start so far; `None` when more of them are needed.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Option<Toc>, ArchiveError> {
@@ -61,14 +101,14 @@ impl TocParser {
             Some(header) => header.clone(),
             None => {
                 let mut cursor = Cursor { bytes, at: 0 };
-                let header = read_header(&mut cursor)?;
+                let (header, _) = read_header(&mut cursor)?;
                 self.at = cursor.at;
                 self.header.insert(header).clone()
             }
         };
         while self.entries.len() < header.count {
             let mut cursor = Cursor { bytes, at: self.at };
-            let entry = read_entry(&mut cursor, &header)?;
+            let (entry, _) = read_entry(&mut cursor, &header)?;
             if !self.seen.insert(entry.dump_id) {
                 return Err(bad(self.at, "two entries have the same number"));
             }
@@ -86,7 +126,8 @@ impl TocParser {
     }
 }
 
-fn read_header(cursor: &mut Cursor<'_>) -> Result<Header, Halt> {
+/// The header, and where its number of entries stands.
+fn read_header(cursor: &mut Cursor<'_>) -> Result<(Header, usize), Halt> {
     let magic = b"PGDMP";
     let there = cursor.bytes.len().min(magic.len());
     if cursor.bytes[..there] != magic[..there] {
@@ -124,11 +165,12 @@ fn read_header(cursor: &mut Cursor<'_>) -> Result<Header, Halt> {
     let dump_version = cursor.text()?;
     let at = cursor.at;
     let count = usize::try_from(cursor.int()?).map_err(|_| bad(at, "the number of entries is negative"))?;
-    Ok(Header { version: (major, minor), offset_bytes, database, server_version, dump_version, count })
+    Ok((Header { version: (major, minor), offset_bytes, database, server_version, dump_version, count }, at))
 }
 
-fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt> {
-    let at = cursor.at;
+fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<(TocEntry, Span), Halt> {
+    let start = cursor.at;
+    let at = start;
     let dump_id = match i32::try_from(cursor.int()?) {
         Ok(dump_id) if dump_id > 0 => dump_id,
         _ => return Err(bad(at, "an entry's number is not positive")),
@@ -157,6 +199,7 @@ fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt
     let owner = cursor.text()?;
     let _with_oids = cursor.text()?;
     let mut dependencies = Vec::new();
+    let dependencies_at = cursor.at;
     loop {
         let at = cursor.at;
         let Some(number) = cursor.string()? else {
@@ -165,13 +208,15 @@ fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt
         let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
         dependencies.push(number.ok_or_else(|| bad(at, "a dependency is not a number"))?);
     }
+    let span_of_dependencies = dependencies_at..cursor.at;
     let at = cursor.at;
     // 1: position not set, 2: set, 3: no data.
     if !(1..=3).contains(&cursor.byte()?) {
         return Err(bad(at, "a data position is of unknown kind"));
     }
     cursor.take(header.offset_bytes)?;
-    Ok(TocEntry {
+    let span = Span { start, dependencies: span_of_dependencies, end: cursor.at };
+    let entry = TocEntry {
         dump_id,
         has_data,
         description,
@@ -185,7 +230,8 @@ fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<TocEntry, Halt
         tablespace,
         access_method,
         dependencies,
-    })
+    };
+    Ok((entry, span))
 }
 
 fn bad(at: usize, what: &'static str) -> Halt {
@@ -235,6 +281,12 @@ impl<'a> Cursor<'a> {
 
 /// Bytes of an integer in a dump: its sign, and four more.
 pub(super) const INT_BYTES: usize = 5;
+
+/// The bytes of an integer that is not negative.
+pub(super) fn write_int(value: u32) -> [u8; INT_BYTES] {
+    let [b0, b1, b2, b3] = value.to_le_bytes();
+    [0, b0, b1, b2, b3]
+}
 
 /// An integer as `WriteInt` writes it: sign byte, then the magnitude, little-endian.
 pub(super) fn int(bytes: [u8; INT_BYTES]) -> Option<i64> {

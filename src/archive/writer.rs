@@ -56,6 +56,11 @@ pub struct Finished<W> {
 impl<W: Write + Send + 'static> ArchiveWriter<W> {
     /// Writes the header. `level` is zstd's; `threads` compress and seal, one more thread writes.
     pub fn begin(sink: W, id: StreamId, keys: &SubKeys, level: i32, threads: usize) -> Result<Self, ArchiveError> {
+        Self::begin_with(sink, id, keys, &Sealers::start(level, threads, 1)?)
+    }
+
+    /// Likewise, with threads that seal the frames of other streams as well.
+    pub fn begin_with(sink: W, id: StreamId, keys: &SubKeys, sealers: &Arc<Sealers>) -> Result<Self, ArchiveError> {
         let salt = new_salt();
         let mut sink = Hashing::new(sink);
         sink.write_all(&header::encode(id, &salt))?;
@@ -66,9 +71,9 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
             filled: 0,
             full: None,
             counter: 0,
-            line: Line::start(sink, data_key, level, threads)?,
+            line: Line::start(sink, data_key, Arc::clone(sealers))?,
             index_key: FrameKey::new(&keys.index, &salt, Section::Index, id, b""),
-            level,
+            level: sealers.level,
             failed: false,
         })
     }
@@ -91,7 +96,7 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
     /// Where the next plaintext bytes may be read to, so that nobody copies them once more. Never empty.
     pub fn room(&mut self) -> &mut [u8] {
         if self.filled == FRAME_BYTES {
-            let mut fresh = self.line.spare.take();
+            let mut fresh = self.line.sealers.plain_spare.take();
             // Costs nothing but the first time: a frame's buffer keeps its length.
             fresh.resize(FRAME_BYTES, 0);
             self.full = Some(std::mem::replace(&mut self.filling, fresh));
@@ -162,8 +167,9 @@ impl<W: Write + Send + 'static> ArchiveWriter<W> {
     }
 }
 
-/// A frame's plaintext, to be sealed.
+/// A frame's plaintext, to be sealed under its stream's key.
 struct Job {
+    key: Arc<FrameKey>,
     counter: u32,
     last: bool,
     plain: Vec<u8>,
@@ -171,38 +177,55 @@ struct Job {
 
 type Sealed = Result<Vec<u8>, ArchiveError>;
 
-/// The sink behind the last data frame, and the length of each.
-type Written<W> = (Hashing<W>, Vec<u32>);
-
-/// The sealing threads, and the one that writes what they give in order.
-struct Line<W> {
+/// The threads that compress and seal, for all the streams of a backup together: however many there are, they
+/// take the cores of one, and the memory of little more.
+pub struct Sealers {
     pool: Pool<Job, Sealed>,
-    /// One receiver a frame, in order; bounded, and with it the frames in flight.
-    ordered: Option<SyncSender<Receiver<Sealed>>>,
-    writing: Option<JoinHandle<Result<Written<W>, ArchiveError>>>,
-    abandoned: Arc<AtomicBool>,
-    spare: Spare,
+    level: i32,
+    /// Frames that a stream may have on their way.
+    ahead: usize,
+    plain_spare: Spare,
+    frame_spare: Spare,
 }
 
-impl<W: Write + Send + 'static> Line<W> {
-    fn start(mut sink: Hashing<W>, key: FrameKey, level: i32, threads: usize) -> Result<Self, ArchiveError> {
+impl Sealers {
+    /// Starts `threads` threads (one at least) that compress with zstd's `level`, for that many `streams`.
+    pub fn start(level: i32, threads: usize, streams: usize) -> Result<Arc<Sealers>, ArchiveError> {
         let threads = threads.max(1);
-        let key = Arc::new(key);
         let (plain_spare, frame_spare) = (Spare::new(2 * threads), Spare::new(2 * threads));
         let pool = Pool::start(threads, || {
             let mut compressor = Compressor::new(level)?;
-            let key = Arc::clone(&key);
             let (plain_spare, frame_spare) = (plain_spare.clone(), frame_spare.clone());
             Ok(move |job: Job| -> Sealed {
                 let mut frame = frame_spare.take();
-                key.seal(&mut compressor, job.counter, job.last, &job.plain, &mut frame)?;
+                job.key.seal(&mut compressor, job.counter, job.last, &job.plain, &mut frame)?;
                 plain_spare.put(job.plain);
                 Ok(frame)
             })
         })?;
-        let (ordered, results) = sync_channel::<Receiver<Sealed>>(2 * threads);
+        Ok(Arc::new(Sealers { pool, level, ahead: (2 * threads / streams.max(1)).max(1), plain_spare, frame_spare }))
+    }
+}
+
+/// The sink behind the last data frame, and the length of each.
+type Written<W> = (Hashing<W>, Vec<u32>);
+
+/// One stream's frames on their way through the sealing threads, and the thread that writes them in order.
+struct Line<W> {
+    sealers: Arc<Sealers>,
+    key: Arc<FrameKey>,
+    /// One receiver a frame, in order; bounded, and with it the frames in flight.
+    ordered: Option<SyncSender<Receiver<Sealed>>>,
+    writing: Option<JoinHandle<Result<Written<W>, ArchiveError>>>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl<W: Write + Send + 'static> Line<W> {
+    fn start(mut sink: Hashing<W>, key: FrameKey, sealers: Arc<Sealers>) -> Result<Self, ArchiveError> {
+        let (ordered, results) = sync_channel::<Receiver<Sealed>>(sealers.ahead);
         let abandoned = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&abandoned);
+        let frame_spare = sealers.frame_spare.clone();
         let writing = Builder::new().name("archive".to_owned()).spawn(move || {
             let mut lengths = Vec::new();
             for result in results {
@@ -216,12 +239,12 @@ impl<W: Write + Send + 'static> Line<W> {
             }
             Ok((sink, lengths))
         })?;
-        Ok(Line { pool, ordered: Some(ordered), writing: Some(writing), abandoned, spare: plain_spare })
+        Ok(Line { sealers, key: Arc::new(key), ordered: Some(ordered), writing: Some(writing), abandoned })
     }
 
     fn send(&mut self, counter: u32, last: bool, plain: Vec<u8>) -> Result<(), ArchiveError> {
-        let job = Job { counter, last, plain };
-        let sent = match (self.pool.submit(job), &self.ordered) {
+        let job = Job { key: Arc::clone(&self.key), counter, last, plain };
+        let sent = match (self.sealers.pool.submit(job), &self.ordered) {
             (Ok(result), Some(ordered)) => ordered.send(result).is_ok(),
             _ => false,
         };

@@ -1,21 +1,20 @@
 //! Taking a backup: pg_dump streamed into the store, read back, and only then committed.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::{Context, Live, TOOL_VERSION, blocking};
-use crate::archive::{self, ArchiveWriter, Contents, Index, Inventory, StreamId, inventory};
+use super::dumping::{self, Stored};
+use crate::archive::{self, Index, Inventory, StreamId, inventory};
 use crate::clock::{self, Time};
 use crate::control::{self, BackupRow};
 use crate::error::{Error, Result};
 use crate::ids::{BackupId, Lineage, RunId};
 use crate::keys::{DataKey, SubKeys};
-use crate::manifest::{self, AppliedRecord, Clear, Manifest, Purpose, Sealed, StreamRecord};
-use crate::postgres::dump::{Dump, DumpOptions};
-use crate::postgres::{Session, checks, databases};
+use crate::manifest::{self, Clear, Manifest, Purpose, Sealed, StreamRecord};
 use crate::progress::{Event, Progress};
-use crate::store::{Mark, ObjectWriter, Store};
+use crate::store::{Mark, Store};
 
 /// Why this backup is taken.
 #[derive(Clone, Debug)]
@@ -46,29 +45,6 @@ pub struct Taken {
     pub location: String,
     /// How long it took, read-back included.
     pub duration: Duration,
-}
-
-/// What is read in the snapshot that the dump reads, and must go into the manifest.
-struct AtSnapshot {
-    session: Session,
-    exported: String,
-    created_at: Time,
-    snapshot: String,
-    wal_lsn: String,
-    server_version: String,
-    properties: manifest::DatabaseProperties,
-    extensions: Vec<manifest::ExtensionRecord>,
-    extras: Vec<String>,
-    applied: Vec<AppliedRecord>,
-    control_rows: std::collections::BTreeMap<String, serde_json::Value>,
-}
-
-/// A stream that is in the store and was read back, but not yet committed by a manifest.
-struct Stored {
-    contents: Contents,
-    index: Index,
-    stored_bytes: u64,
-    sha256: String,
 }
 
 /// Takes a backup of the live target. On failure nothing of it is left but a row that says so.
@@ -135,18 +111,20 @@ async fn make(
 ) -> Result<(Manifest, SubKeys)> {
     let data_key = DataKey::generate();
     let subkeys = data_key.subkeys();
-    let at = open_snapshot(ctx, live.maintenance()).await?;
+    let at = dumping::open_snapshot(ctx, live.maintenance()).await?;
     ctx.faults.at("backup_snapshot").await;
 
-    let stream = StreamId { lineage: live.lineage, backup: id, stream: 0 };
-    let stored = dump_to_store(ctx, live, &at, stream, &subkeys).await;
+    let stored = dumping::dump_to_store(ctx, live, &at, id, &subkeys).await;
     // The session that exported the snapshot ends before anything else begins: CREATE INDEX CONCURRENTLY
     // would wait for it for ever.
     at.session.close().await;
-    let stored = stored?;
+    let Stored { toc, streams } = stored?;
     ctx.faults.at("backup_stored").await;
 
-    read_back(ctx, stream, &subkeys, &stored).await?;
+    for stream in &streams {
+        let of = StreamId { lineage: live.lineage, backup: id, stream: stream.number };
+        read_back(ctx, of, &subkeys, stream).await?;
+    }
     ctx.faults.at("backup_read_back").await;
 
     let clear = Clear {
@@ -157,11 +135,11 @@ async fn make(
         purpose: request.purpose,
         database: ctx.target.database().to_owned(),
         created_at: at.created_at,
-        raw_bytes: stored.contents.raw_bytes,
-        stored_bytes: stored.stored_bytes,
+        raw_bytes: streams.iter().map(|stream| stream.index.raw_bytes).sum(),
+        stored_bytes: streams.iter().map(|stream| stream.stored_bytes).sum(),
     };
     let wraps: Vec<_> = keys.keys().iter().map(|key| key.wrap(id, &data_key)).collect();
-    let inventory = Inventory::of(&stored.contents.toc);
+    let inventory = Inventory::of(&toc);
     let sealed = Sealed {
         lineage: live.lineage,
         backup: id,
@@ -172,20 +150,14 @@ async fn make(
         server_version: at.server_version,
         tool_version: live.tools.version.clone(),
         ripcord_version: TOOL_VERSION.to_owned(),
-        large_objects: stored
-            .index
-            .blocks
+        large_objects: streams
             .iter()
+            .flat_map(|stream| &stream.index.blocks)
             .filter(|block| block.large_objects)
             .map(|block| block.digest.rows)
             .sum(),
-        sequences: inventory::sequence_values(&stored.contents.toc),
-        streams: vec![StreamRecord {
-            number: 0,
-            stored_bytes: stored.stored_bytes,
-            sha256: stored.sha256,
-            index: stored.index,
-        }],
+        sequences: inventory::sequence_values(&toc),
+        streams,
         properties: request.properties.clone().unwrap_or(at.properties),
         extensions: at.extensions,
         applied: at.applied,
@@ -235,184 +207,15 @@ fn row_at_start(ctx: &Context, live: &Live, request: &Request, id: BackupId, sta
     }
 }
 
-/// Opens the transaction whose snapshot the dump will read, and reads in it what the dump leaves out.
-async fn open_snapshot(ctx: &Context, maintenance: &Session) -> Result<AtSnapshot> {
-    let session = ctx.connect("snapshot").await?;
-    // language=SQL
-    session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let row = session
-        .client()
-        .query_one(
-            // language=SQL
-            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::pg_catalog.text,
-                    CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-                         ELSE pg_catalog.pg_current_wal_lsn() END::pg_catalog.text,
-                    pg_catalog.current_setting('server_version'), pg_catalog.clock_timestamp()",
-            &[],
-        )
-        .await
-        .map_err(|error| crate::postgres::session::explain(&error).context("exporting a snapshot failed"))?;
-    let applied = control::applied(session.client()).await?;
-    let snapshot = crate::postgres::counts::narrowed(&session, row.get(1)).await?;
-    Ok(AtSnapshot {
-        exported: row.get(0),
-        snapshot,
-        wal_lsn: row.get::<_, Option<String>>(2).unwrap_or_default(),
-        server_version: row.get(3),
-        created_at: row.get(4),
-        // Through the session that sets them again in a restore: names and comments of databases and roles are
-        // bytes that every database reads in its own encoding.
-        properties: databases::read_properties(maintenance, ctx.target.database()).await?,
-        extensions: databases::extensions(&session).await?,
-        extras: checks::catalog_extras(&session, &ctx.settings.backup.exclude_schemas).await?,
-        applied: applied
-            .into_iter()
-            .map(|row| AppliedRecord { version: row.version, name: row.name, checksum: row.checksum })
-            .collect(),
-        control_rows: control::export_rows(session.client()).await?,
-        session,
-    })
-}
-
-/// Streams the dump through the archive's writer into the store, and syncs it there.
-async fn dump_to_store(
-    ctx: &Context,
-    live: &Live,
-    at: &AtSnapshot,
-    stream: StreamId,
-    keys: &SubKeys,
-) -> Result<Stored> {
-    let options = DumpOptions {
-        encoding: Some(at.properties.encoding.clone()),
-        exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
-        snapshot: Some(at.exported.clone()),
-        lock_wait: ctx.settings.backup.timeout,
-        ..DumpOptions::default()
-    };
-    let dump = Dump::begin(&live.tools, &ctx.target, &options)?;
-    let killer = dump.killer();
-    let pump = Pump {
-        store: ctx.store.clone(),
-        stream,
-        keys: keys.clone(),
-        level: ctx.settings.backup.compression_level,
-        threads: ctx.settings.backup.sealing_threads(),
-        estimate: live.findings.database_bytes,
-        progress: ctx.progress.clone(),
-    };
-    let mut pumping = tokio::spawn(blocking(move || pump.run(dump)));
-    let limit = ctx.settings.backup.timeout;
-    let why = tokio::select! {
-        done = &mut pumping => return flatten(done),
-        () = tokio::time::sleep(limit) => {
-            Error::failed(format!("the backup took longer than its limit of {}s", limit.as_secs()))
-                .hint("raise `timeout` under `[backup]` in ripcord.toml")
-        }
-        () = ctx.cancelled() => super::context::stopped(),
-    };
-    killer.kill();
-    // The worker sees the end of the output and leaves; what it then says follows from the kill.
-    let _ = pumping.await;
-    Err(why)
-}
-
-fn flatten(done: std::result::Result<Result<Stored>, tokio::task::JoinError>) -> Result<Stored> {
-    done.unwrap_or_else(|error| Err(Error::failed("the backup's worker ended without a result").because(error)))
-}
-
-/// The blocking part: pg_dump's output → frames → store.
-struct Pump {
-    store: Store,
-    stream: StreamId,
-    keys: SubKeys,
-    level: i32,
-    threads: usize,
-    estimate: u64,
-    progress: Progress,
-}
-
-/// Lets the archive's writer own the store's object writer and give it back.
-struct Sink(Box<dyn ObjectWriter>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Pump {
-    fn run(self, mut dump: Dump) -> Result<Stored> {
-        let StreamId { lineage, backup, stream } = self.stream;
-        let sink = Sink(self.store.begin_stream(lineage, backup, stream)?);
-        let mut writer = ArchiveWriter::begin(sink, self.stream, &self.keys, self.level, self.threads)?;
-        let mut total = 0;
-        let mut told = Instant::now();
-        let fed = loop {
-            let count = match dump.read(writer.room()) {
-                Ok(0) => break Ok(()),
-                Ok(count) => count,
-                Err(error) => break Err(Error::failed("reading pg_dump's output failed").because(error)),
-            };
-            if let Err(error) = writer.fed(count) {
-                break Err(from_writing(error));
-            }
-            total += count as u64;
-            if told.elapsed() > Duration::from_millis(200) {
-                told = Instant::now();
-                self.progress.tell(Event::Bytes {
-                    step: "backup",
-                    done: total,
-                    total: Some(self.estimate.max(total)),
-                    table: writer.current_table(),
-                });
-            }
-        };
-        // pg_dump's own failure explains a stream that ends too early; the reverse is not so. When it was
-        // the store that failed, pg_dump only dies of the closed pipe, and its words would mislead.
-        fed?;
-        dump.finish()?;
-        let finished = writer.finish().map_err(from_writing)?;
-        finished.sink.0.finish()?;
-        Ok(Stored {
-            contents: finished.contents,
-            index: finished.index,
-            stored_bytes: finished.stored_bytes,
-            sha256: finished.stored_sha256,
-        })
-    }
-}
-
-/// While writing, an I/O error is the store's and not a damaged archive.
-fn from_writing(error: archive::ArchiveError) -> Error {
-    match error {
-        archive::ArchiveError::Io(error) => {
-            // The store's own words, and its hint with them.
-            if let Some(told) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-                return told.clone().context("writing to the store failed");
-            }
-            use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-            let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
-            let failure = Error::failed("writing to the store failed").because(error);
-            if full { failure.hint("make room in the store, or run `ripcord prune`") } else { failure }
-        }
-        other => Error::failed("the dump could not be read as it passed by").because(other),
-    }
-}
-
-/// Reads the stream from the store again and authenticates every frame of it.
-async fn read_back(ctx: &Context, stream: StreamId, keys: &SubKeys, stored: &Stored) -> Result<()> {
+/// Reads a stream from the store again and authenticates every frame of it.
+async fn read_back(ctx: &Context, stream: StreamId, keys: &SubKeys, stored: &StreamRecord) -> Result<()> {
     let store = ctx.store.clone();
     let keys = keys.clone();
     let index = stored.index.clone();
     let progress = ctx.progress.clone();
-    let total = stored.contents.raw_bytes;
     blocking(move || {
         store.drop_stream_cache(stream.lineage, stream.backup, stream.stream)?;
-        authenticate_stream(&store, stream, &keys, &index, &progress, total, "read_back")
+        authenticate_stream(&store, stream, &keys, &index, &progress, index.raw_bytes, "read_back")
     })
     .await
     .map_err(|error| error.context("the backup could not be read back as it was written"))

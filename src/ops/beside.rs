@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::backup::Taken;
+use super::columns;
 use super::context::{Context, Live};
 use super::losses::{Ours, allow, count};
 use super::proof::{Depth, Evidence, Proof};
 use super::source;
-use crate::archive::Toc;
-use crate::archive::inventory::{is_benign_change, item_name};
+use crate::archive::inventory::{is_benign_change, is_same_object, item_name};
+use crate::archive::{Text, Toc};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Lineage, RunId};
@@ -67,6 +68,7 @@ pub async fn build(
     build: &Build<'_>,
 ) -> Result<(Scratch, Phases)> {
     let manifest = &build.backup.manifest;
+    refuse_older_server(build, maintenance)?;
     ctx.progress.began("load", format!("restoring backup `{}` into `{}`", build.backup.id, build.name));
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
     let result = async {
@@ -79,7 +81,8 @@ pub async fn build(
         // The proof reads the schema, or the rows as they are; statistics change neither.
         let target = ctx.target.with_database(build.name);
         let depth = if counted { Depth::Schema } else { Depth::Rows };
-        let (proof, ()) = tokio::try_join!(prove(ctx, tools, build, depth), load::analyze(&target, &plan))?;
+        let (proof, ()) =
+            tokio::try_join!(prove(ctx, tools, build, depth), load::analyze(&target, &plan, &ctx.progress))?;
         Ok((
             Scratch { name: build.name.to_owned(), oid, proof },
             Phases { load_ms, prove_ms: millis(began.elapsed()), ..Phases::default() },
@@ -131,8 +134,11 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>, depth: Depth) ->
     let target = ctx.target.with_database(build.name);
     let session = Session::connect(&target, "proof", ctx.settings.timeouts.connect).await?;
     let before = Evidence::of_manifest(&build.backup.manifest);
-    let after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, depth).await?;
+    let mut after = Evidence::read(ctx, tools, &target, &session, &build.backup.keys, depth).await?;
     session.close().await;
+    if depth == Depth::Rows {
+        columns::reread(&target, &before, &mut after, &build.backup.keys).await?;
+    }
     let mut proof = before.compare(&after, depth);
     let (_, toc) = source::load_plan(ctx, build.backup)?;
     accept_benign(&mut proof, &toc, &after);
@@ -153,7 +159,8 @@ async fn prove(ctx: &Context, tools: &Tools, build: &Build<'_>, depth: Depth) ->
 }
 
 /// Differences that a restore is known to make and that mean nothing; each is listed in the proof. A
-/// definition may be written in other words the first time that it is dumped again. Invalid indexes are not
+/// definition may be written in other words the first time that it is dumped again, and is by a server of another
+/// major version: there the object itself, its owner and its place are what is compared. Invalid indexes are not
 /// dumped; an extension comes back in the server's version; a foreign key forgets that its own triggers were
 /// disabled.
 pub(super) fn accept_benign(proof: &mut Proof, before: &Toc, after: &Evidence) {
@@ -165,6 +172,8 @@ pub(super) fn accept_benign(proof: &mut Proof, before: &Toc, after: &Evidence) {
             || line.starts_with("new: extension ");
         if known { &mut proof.benign } else { &mut proof.catalog }.push(line);
     }
+    let versions = after.toc.as_ref().map(|toc| (major(&before.server_version), major(&toc.server_version)));
+    let other_words = versions.filter(|(was, is)| was != is);
     let find = |toc: &Toc, name: &str| toc.entries.iter().find(|entry| item_name(entry) == name).cloned();
     for name in std::mem::take(&mut proof.schema.changed) {
         let was = find(before, &name);
@@ -173,6 +182,9 @@ pub(super) fn accept_benign(proof: &mut Proof, before: &Toc, after: &Evidence) {
             (Some(was), Some(is)) if is_benign_change(&was, &is) => {
                 proof.benign.push(format!("written in other words: {name}"))
             }
+            (Some(was), Some(is)) if other_words.is_some() && is_same_object(&was, &is) => {
+                proof.benign.push(format!("written by another version of the server: {name}"))
+            }
             _ => proof.schema.changed.push(name),
         }
     }
@@ -180,6 +192,27 @@ pub(super) fn accept_benign(proof: &mut Proof, before: &Toc, after: &Evidence) {
         && proof.catalog.is_empty()
         && proof.tables_differing.is_empty()
         && proof.sequences_behind.is_empty();
+}
+
+/// The number before the first point of a server's version.
+fn major(version: &Text) -> Option<u32> {
+    let text = version.lossy();
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// A dump is written for the server that it was made of and for newer ones: an older one does not know its words,
+/// nor its pg_restore the archive. That says nothing of the backup.
+fn refuse_older_server(build: &Build<'_>, maintenance: &Session) -> Result<()> {
+    let made_of = major(&Text::from(build.backup.manifest.sealed.server_version.as_str()));
+    let server = u32::try_from(maintenance.server_version_num() / 10_000).ok();
+    match (made_of, server) {
+        (Some(made_of), Some(server)) if server < made_of => Err(Error::usage(format!(
+            "backup `{}` is of PostgreSQL {made_of}, and the server is PostgreSQL {server}",
+            build.backup.id
+        ))
+        .hint(format!("restore it on a server of version {made_of} or newer"))),
+        _ => Ok(()),
+    }
 }
 
 /// What a swap left behind.

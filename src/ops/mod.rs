@@ -34,6 +34,8 @@ pub mod rungs;
 pub mod status;
 pub mod upkeep;
 
+mod columns;
+mod dumping;
 mod large;
 mod leftovers;
 mod source;

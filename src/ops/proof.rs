@@ -246,14 +246,23 @@ impl Evidence {
 
 /// The relation that a COPY statement names, as it writes it.
 fn loaded_into(statement: &[u8]) -> Option<String> {
-    let rest = statement.strip_prefix(b"COPY ")?;
+    let relation = statement.get(..end_of_relation(statement)?)?.strip_prefix(COPY)?;
+    Some(String::from_utf8_lossy(relation).into_owned())
+}
+
+/// Where the relation's name ends in a COPY statement.
+pub(super) fn end_of_relation(statement: &[u8]) -> Option<usize> {
+    let rest = statement.strip_prefix(COPY)?;
     let mut quoted = false;
     let end = rest.iter().position(|byte| {
         quoted ^= *byte == b'"';
         *byte == b' ' && !quoted
     })?;
-    Some(String::from_utf8_lossy(rest.get(..end)?).into_owned())
+    Some(COPY.len() + end)
 }
+
+/// How a statement that loads rows begins.
+const COPY: &[u8] = b"COPY ";
 
 fn goes_on(before: (i64, bool), now: (i64, bool)) -> bool {
     before == now || now.0 > before.0 || (now.0 == before.0 && now.1)

@@ -1,12 +1,13 @@
 //! A backup's archive as the loader wants it: table of contents, rows by table, large objects.
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::collections::{HashMap, VecDeque};
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use super::backup::Taken;
 use super::context::Context;
-use crate::archive::{BlockEntry, BlockRows, Index, RandomReader, StreamId, Toc};
+use crate::archive::join::{self, JoinedBlock};
+use crate::archive::{self, BlockEntry, BlockRows, Index, Joined, RandomReader, StreamId, Toc};
 use crate::error::{Error, Result};
 use crate::postgres::load::{DataSource, LoadPlan, TableLoad};
 
@@ -16,18 +17,29 @@ const MOST_JOBS: u32 = 8;
 /// Indexes of tables with fewer bytes of rows are not worth a pg_restore of their own.
 const EARLY_BYTES: u64 = 16 << 20;
 
-/// One stream of a backup, opened for reading in any order.
+/// The streams of a backup, opened for reading in any order, as the one dump that they are parts of.
 struct ArchiveSource {
-    reader: RandomReader,
-    index: Arc<Index>,
+    parts: Vec<Part>,
+    joined: Joined,
     digest_key: [u8; 16],
     /// Of large tables, by the number of the entry that brings their rows.
     own_indexes: HashMap<i32, Vec<i32>>,
 }
 
-impl ArchiveSource {
-    fn range(&self, start: u64, end: u64) -> Result<Box<dyn Read + Send>> {
-        Ok(self.reader.range(start, end)?)
+/// One stream.
+struct Part {
+    reader: RandomReader,
+    index: Arc<Index>,
+}
+
+impl Part {
+    fn table_of_contents(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader
+            .range(0, self.index.toc_bytes)?
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::verification("the table of contents could not be read").because(error))?;
+        Ok(bytes)
     }
 
     fn block(&self, block: usize) -> Result<&BlockEntry> {
@@ -38,81 +50,139 @@ impl ArchiveSource {
     }
 }
 
+impl ArchiveSource {
+    fn open(ctx: &Context, backup: &Taken) -> Result<ArchiveSource> {
+        let lineage = backup.manifest.clear.lineage;
+        let mut parts = Vec::new();
+        let mut contents = Vec::new();
+        for stream in &backup.manifest.sealed.streams {
+            let object = ctx.store.open_stream(lineage, backup.id, stream.number)?;
+            let index = Arc::new(stream.index.clone());
+            let id = StreamId { lineage, backup: backup.id, stream: stream.number };
+            let part = Part { reader: RandomReader::new(object, id, &backup.keys, index.clone())?, index };
+            contents.push(part.table_of_contents()?);
+            parts.push(part);
+        }
+        let of: Vec<_> =
+            parts.iter().zip(&contents).map(|(part, toc)| join::Part { toc, blocks: &part.index.blocks }).collect();
+        let joined = archive::join(&of)?;
+        let own_indexes = Toc::parse(&joined.toc)?.own_indexes();
+        Ok(ArchiveSource { parts, joined, digest_key: backup.keys.digest_key(), own_indexes })
+    }
+
+    /// A block of the joined dump, and the stream that holds it.
+    fn block(&self, number: usize) -> Result<(&JoinedBlock, &Part, &BlockEntry)> {
+        let missing = || Error::verification(format!("the backup has no data block {number}"));
+        let block = self.joined.blocks.get(number).ok_or_else(missing)?;
+        let part = self.parts.get(block.part).ok_or_else(missing)?;
+        Ok((block, part, part.block(block.block)?))
+    }
+
+    /// The table of contents with these blocks behind it, and how many they are.
+    fn with_blocks(&self, wanted: impl Fn(&BlockEntry) -> bool) -> Result<(Pieces, usize)> {
+        let mut later = VecDeque::new();
+        for number in 0..self.joined.blocks.len() {
+            let (block, part, entry) = self.block(number)?;
+            if wanted(entry) {
+                later.push_back(Piece {
+                    reader: part.reader.clone(),
+                    block: *block,
+                    start: entry.start,
+                    end: entry.end,
+                });
+            }
+        }
+        let count = later.len();
+        Ok((Pieces { open: Box::new(Cursor::new(self.joined.toc.clone())), later }, count))
+    }
+}
+
+/// A block that is still to be read.
+struct Piece {
+    reader: RandomReader,
+    block: JoinedBlock,
+    start: u64,
+    end: u64,
+}
+
+/// Pieces of a dump one after the other. Each is opened when it is its turn, because it holds buffers while it is open.
+struct Pieces {
+    open: Box<dyn Read + Send>,
+    later: VecDeque<Piece>,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let count = self.open.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let Some(next) = self.later.pop_front() else { return Ok(0) };
+            let range = next.reader.range(next.start, next.end).map_err(archive::ArchiveError::into_io)?;
+            self.open = next.block.renumber(range);
+        }
+    }
+}
+
 impl DataSource for ArchiveSource {
     fn table_of_contents(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.range(0, self.index.toc_bytes)?
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::verification("the table of contents could not be read").because(error))?;
-        Ok(bytes)
+        Ok(self.joined.toc.clone())
     }
 
     fn with_large_objects(&self) -> Result<Option<Box<dyn Read + Send>>> {
-        let mut parts: Box<dyn Read + Send> = self.range(0, self.index.toc_bytes)?;
-        let mut any = false;
-        for block in self.index.blocks.iter().filter(|block| block.large_objects) {
-            parts = Box::new(parts.chain(self.range(block.start, block.end)?));
-            any = true;
-        }
-        Ok(any.then_some(parts))
+        let (pieces, count) = self.with_blocks(|block| block.large_objects)?;
+        Ok((count > 0).then(|| Box::new(pieces) as Box<dyn Read + Send>))
     }
 
     fn whole(&self) -> Result<Box<dyn Read + Send>> {
-        self.range(0, self.index.raw_bytes)
+        // One stream is the dump as pg_dump wrote it.
+        if let [part] = self.parts.as_slice() {
+            return Ok(part.reader.range(0, part.index.raw_bytes)?);
+        }
+        Ok(Box::new(self.with_blocks(|_| true)?.0))
     }
 
     fn rows(&self, block: usize) -> Result<Box<dyn Read + Send>> {
-        let entry = self.block(block)?;
-        let bytes = self.range(entry.start, entry.end)?;
+        let (_, part, entry) = self.block(block)?;
+        let bytes = part.reader.range(entry.start, entry.end)?;
         Ok(Box::new(BlockRows::new(bytes, entry, self.digest_key)?))
     }
 
     fn indexes_of(&self, block: usize) -> Vec<i32> {
-        let large = self.index.blocks.get(block).filter(|entry| entry.data_bytes >= EARLY_BYTES);
-        large.and_then(|entry| self.own_indexes.get(&entry.dump_id)).cloned().unwrap_or_default()
+        let large = self.block(block).ok().filter(|(_, _, entry)| entry.data_bytes >= EARLY_BYTES);
+        large.and_then(|(joined, _, _)| self.own_indexes.get(&joined.dump_id)).cloned().unwrap_or_default()
     }
 }
 
 /// How to load a backup, and its table of contents.
 pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
-    let stream = backup
-        .manifest
-        .sealed
-        .streams
-        .first()
-        .ok_or_else(|| Error::verification(format!("backup `{}` has no stream", backup.id)))?;
-    let lineage = backup.manifest.clear.lineage;
-    let object = ctx.store.open_stream(lineage, backup.id, stream.number)?;
-    let index = Arc::new(stream.index.clone());
-    let id = StreamId { lineage, backup: backup.id, stream: stream.number };
-    let mut source = ArchiveSource {
-        reader: RandomReader::new(object, id, &backup.keys, index.clone())?,
-        index: index.clone(),
-        digest_key: backup.keys.digest_key(),
-        own_indexes: HashMap::new(),
-    };
-    let toc = Toc::parse(&source.table_of_contents()?)?;
-    source.own_indexes = toc.own_indexes();
-    let tables = index
-        .blocks
-        .iter()
-        .enumerate()
-        .filter(|(_, block)| !block.large_objects)
-        .map(|(number, block)| TableLoad {
+    if backup.manifest.sealed.streams.is_empty() {
+        return Err(Error::verification(format!("backup `{}` has no stream", backup.id)));
+    }
+    let source = ArchiveSource::open(ctx, backup)?;
+    let toc = Toc::parse(&source.joined.toc)?;
+    let mut tables = Vec::new();
+    for number in 0..source.joined.blocks.len() {
+        let (_, _, block) = source.block(number)?;
+        if block.large_objects {
+            continue;
+        }
+        tables.push(TableLoad {
             block: number,
             table: format!("{}.{}", block.namespace.lossy(), block.table.lossy()),
             copy_statement: block.copy_statement.0.clone(),
             rows: block.digest.rows,
             bytes: block.data_bytes,
-        })
-        .collect();
+        });
+    }
     let plan = LoadPlan {
-        source: Arc::new(source),
         tables,
         encoding: toc.encoding().unwrap_or_else(|| backup.manifest.sealed.properties.encoding.clone()),
         jobs: restore_jobs(ctx.settings.backup.jobs),
         role: None,
-        total_bytes: index.raw_bytes,
+        total_bytes: source.parts.iter().map(|part| part.index.raw_bytes).sum(),
+        source: Arc::new(source),
     };
     Ok((plan, toc))
 }

@@ -28,6 +28,8 @@ pub struct DumpOptions {
     pub schema_only: bool,
     /// These tables' rows are left out, `(schema, table)`.
     pub exclude_data: Vec<(String, String)>,
+    /// Nothing but the rows of these tables, `(schema, table)`; none: everything.
+    pub only_data_of: Vec<(String, String)>,
     /// How long pg_dump waits for a lock on a table before it gives up.
     pub lock_wait: Duration,
 }
@@ -179,6 +181,13 @@ fn arguments(options: &DumpOptions) -> Vec<String> {
     for (schema, table) in &options.exclude_data {
         arguments.push(format!("--exclude-table-data={}.{}", quote::ident(schema), quote::ident(table)));
     }
+    if !options.only_data_of.is_empty() {
+        // A table that is not found would otherwise be left out without a word.
+        arguments.extend(["--data-only", "--strict-names"].map(str::to_owned));
+    }
+    for (schema, table) in &options.only_data_of {
+        arguments.push(format!("--table={}.{}", quote::ident(schema), quote::ident(table)));
+    }
     if let Some(snapshot) = &options.snapshot {
         arguments.push(format!("--snapshot={snapshot}"));
     }
@@ -314,6 +323,7 @@ mod tests {
             exclude_data: vec![("s.t".to_owned(), "x y".to_owned())],
             snapshot: Some("00000003-00000002-1".to_owned()),
             schema_only: true,
+            only_data_of: Vec::new(),
             encoding: Some("LATIN1".to_owned()),
             lock_wait: Duration::from_millis(1500),
         };
@@ -332,6 +342,9 @@ mod tests {
                 "--schema-only",
             ]
         );
+        let only = DumpOptions { only_data_of: vec![("A.b".to_owned(), "*\"".to_owned())], ..DumpOptions::default() };
+        let last = arguments(&only).into_iter().rev().take(3).collect::<Vec<_>>();
+        assert_eq!(last, ["--table=\"A.b\".\"*\"\"\"", "--strict-names", "--data-only"]);
         assert!(arguments(&DumpOptions::default()).contains(&"--lock-wait-timeout=1".to_owned()));
     }
 }

@@ -11,6 +11,7 @@ pub mod load;
 pub mod preflight;
 pub mod quote;
 pub mod session;
+pub mod share;
 pub mod swap;
 pub mod target;
 pub mod tools;

@@ -4,6 +4,7 @@ mod backups;
 mod choosing;
 mod health;
 mod hooks;
+mod jobs;
 mod migrations;
 mod server;
 mod stopping;

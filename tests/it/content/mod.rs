@@ -5,6 +5,7 @@ mod encodings;
 mod limits;
 mod names;
 mod rich;
+mod zoo;
 
 use crate::support::{Cluster, Db, Project};
 
@@ -40,14 +41,17 @@ pub fn state(cluster: &Cluster, database: &str) -> State {
     schema.retain(|line| !line.starts_with("-- Dumped"));
     State {
         schema,
-        // Partitioned tables as a whole: by hash of an enum, a row changes partitions in a restore. Names as bytes: what is not UTF-8 could not be printed. Stale views come back fresh, so that only
+        // Partitioned tables as a whole: by hash of an enum, a row changes partitions in a restore. Where a leaf is
+        // a foreign table, which cannot be read here, its other leaves one by one. Names as bytes: what is not UTF-8 could not be printed. Stale views come back fresh, so that only
         // whether they are populated counts.
         rows: lines(
             "select format('select %L, count(*), md5(string_agg(t::text, E''\\n'' order by t::text collate \"C\")) from %s t', \
                md5(quote_ident(n.nspname) || '.' || quote_ident(c.relname)) || ' ' || c.relkind::text, \
                case c.relkind when 'r' then 'only ' else '' end || quote_ident(n.nspname) || '.' || quote_ident(c.relname)) \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-             where c.relkind in ('r', 'p') and not c.relispartition and n.nspname not in ('ripcord', 'information_schema') and n.nspname !~ '^pg_' \
+             where c.relkind in ('r', 'p') and n.nspname not in ('ripcord', 'information_schema') and n.nspname !~ '^pg_' \
+               and (c.relkind = 'r' and not c.relispartition or c.relispartition is distinct from (c.relkind = 'p') and c.relispartition = exists ( \
+                 select from pg_partition_tree(pg_partition_root(c.oid)) l join pg_class f on f.oid = l.relid where f.relkind = 'f')) \
              order by 1 \\gexec\n\
              select c.oid::regclass, c.relispopulated from pg_class c where c.relkind = 'm' order by c.oid::regclass::text;",
         ),

@@ -4,7 +4,7 @@ use super::*;
 use crate::control::other_programs_folder;
 
 /// A folder with this server's programs, pg_dump being a script that gets their real place as `$dump`.
-fn programs(project: &Project, cluster: &Cluster, dump: &str) -> PathBuf {
+pub fn programs(project: &Project, cluster: &Cluster, dump: &str) -> PathBuf {
     let folder = project.path().join("programs");
     let real = program(cluster, "pg_dump");
     script(

@@ -305,6 +305,33 @@ pub fn programs_folder() -> PathBuf {
         .1
 }
 
+/// The major version of the programs in a folder.
+pub fn major_of(bin: &Path) -> u32 {
+    let output = Command::new(bin.join("postgres")).arg("--version").output().expect("postgres starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let digits = number.and_then(|number| number.split(|c: char| !c.is_ascii_digit()).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no version in `{text}`"))
+}
+
+/// The folder with the programs of a major version: the system's, where `RIPCORD_TEST_PG_<major>` says, or where
+/// scripts/test puts them.
+pub fn programs_of(major: u32) -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let candidates = [
+        set(&format!("RIPCORD_TEST_PG_{major}")),
+        Some(programs_folder()),
+        Some(PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))),
+        target.join(format!("postgresql-{major}")).canonicalize().ok(),
+        set("RIPCORD_TEST_OTHER_PG"),
+        target.join("other-postgresql").canonicalize().ok(),
+    ];
+    candidates.into_iter().flatten().find(|bin| bin.join("initdb").exists() && major_of(bin) == major).unwrap_or_else(
+        || panic!("the programs of PostgreSQL {major} are needed: run scripts/test, or set RIPCORD_TEST_PG_{major}"),
+    )
+}
+
 /// initdb and postgres refuse root: the user to run them as, when the tests are run by root.
 pub fn unprivileged_user() -> Option<(u32, u32)> {
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {

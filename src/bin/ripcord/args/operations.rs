@@ -202,7 +202,7 @@ pub struct ApplyArgs {
     /// How long one migration may take
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub timeout: Option<Duration>,
-    /// Connections of a restore, should one be needed
+    /// pg_dump processes of the backup, and connections of a restore, should one be needed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// How long to wait for another run's lock
@@ -397,7 +397,7 @@ pub struct BackupCreateArgs {
     /// A tag; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Without effect in this version: one pg_dump makes the dump
+    /// pg_dump processes at once, all on one snapshot
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// Then delete the backups that no rule keeps
@@ -550,6 +550,9 @@ pub struct DrillArgs {
     /// Keep the scratch database
     #[arg(long)]
     pub keep: bool,
+    /// Connections at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub jobs: Option<u32>,
     /// Write the evidence to a file, as JSON
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

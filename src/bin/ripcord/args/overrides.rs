@@ -61,6 +61,7 @@ impl Overrides {
                 typed.jobs = args.jobs;
                 typed.dry_run = args.dry_run;
             }
+            Command::Drill(args) => typed.jobs = args.jobs,
             Command::Prune(args) => {
                 typed.retention = args.clone();
                 typed.dry_run = args.dry_run;

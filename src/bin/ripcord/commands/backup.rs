@@ -120,6 +120,10 @@ async fn show(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
             "before": sealed.before, "server_version": sealed.server_version, "tool_version": sealed.tool_version,
             "applied": sealed.applied, "extensions": sealed.extensions, "large_objects": sealed.large_objects,
             "fingerprint": sealed.fingerprint, "snapshot": sealed.snapshot, "wal_lsn": sealed.wal_lsn,
+            "streams": sealed.streams.iter()
+                .map(|stream| serde_json::json!({ "number": stream.number, "raw_bytes": stream.index.raw_bytes, "stored_bytes": stream.stored_bytes }))
+                .collect::<Vec<_>>(),
+            "sequences": sealed.sequences,
             "tables": sealed.streams.iter().flat_map(|stream| &stream.index.blocks).filter(|block| !block.large_objects)
                 .map(|block| serde_json::json!({ "table": format!("{}.{}", block.namespace.lossy(), block.table.lossy()), "rows": block.digest.rows, "bytes": block.data_bytes }))
                 .collect::<Vec<_>>(),
