@@ -4,6 +4,8 @@
 pub mod additive;
 pub mod classify;
 mod destroyed;
+pub mod dumped;
+pub mod dumped_script;
 mod functions;
 mod lexer;
 pub mod lint;

@@ -100,6 +100,25 @@ pub(crate) fn ranges(sql: &str, file: &str, first_line: u32) -> Result<Vec<Range
     Ok(found)
 }
 
+/// The statements of a text that ends with one, each with whether its rows follow (`COPY … FROM STDIN`); `None` while
+/// the last one goes on.
+pub(crate) fn whole(sql: &str) -> Option<Vec<(Range<usize>, bool)>> {
+    let mut found = Vec::new();
+    let mut piece = Piece::default();
+    for token in Lexer::new(sql) {
+        let token = token.ok()?;
+        match token.kind {
+            Kind::Space | Kind::Comment => {}
+            Kind::Semicolon if piece.is_complete() => {
+                let piece = std::mem::take(&mut piece);
+                found.extend(piece.start.map(|start| (start..token.end, piece.copies_inline)));
+            }
+            _ => piece.add(token, sql),
+        }
+    }
+    piece.start.is_none().then_some(found)
+}
+
 /// A statement while it is being read.
 #[derive(Default)]
 struct Piece {

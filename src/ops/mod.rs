@@ -11,8 +11,10 @@ pub mod check;
 pub mod context;
 pub mod doctor;
 pub mod drill;
+pub mod export;
 pub mod fault;
 pub mod heartbeat;
+pub mod import;
 pub mod losses;
 pub mod migrate;
 pub mod proof;
@@ -25,6 +27,7 @@ pub mod rollback;
 pub mod run;
 pub mod rungs;
 pub mod status;
+pub mod table;
 pub mod upkeep;
 
 mod large;

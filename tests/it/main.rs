@@ -9,8 +9,10 @@ mod control;
 mod crash;
 mod doctor;
 mod drill;
+mod exports;
 mod failures;
 mod hostile;
+mod imports;
 mod postgres_a;
 mod postgres_b;
 mod prune;
@@ -21,6 +23,7 @@ mod secrets;
 mod status;
 mod support;
 mod swap;
+mod tables;
 mod upkeep;
 
 #[test]

@@ -2,7 +2,10 @@
 
 mod analyze;
 mod child;
+mod foreign;
 mod rows;
+mod script;
+mod tables;
 
 use std::io::Read;
 use std::process::Command;
@@ -14,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 pub use analyze::analyze;
 use child::{Input, Memory, STDIN_PATH, run};
+pub use foreign::{Script, load_file, run_script};
+pub use script::write_script;
+pub use tables::{Selection, copy_rows, load_selected, prepare, read_rows};
 
 /// The step that bytes are told of.
 const STEP: &str = "load";
