@@ -202,6 +202,29 @@ impl RetentionRules {
     }
 }
 
+/// What a finding of a rule counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// It is not looked for.
+    Off,
+    /// For information.
+    Note,
+    /// Told by a run, which goes on.
+    Warning,
+    /// Stops every run.
+    Error,
+}
+
+/// How migrations are judged.
+#[derive(Clone, Debug, Default)]
+pub struct LintSettings {
+    /// Rule → what its findings count, where that is not the rule's own.
+    pub levels: BTreeMap<String, Level>,
+    /// Tables of fewer rows than this are changed without a word about locks.
+    pub large_table_rows: u64,
+}
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -247,6 +270,8 @@ pub struct Settings {
     pub checks_dir: Option<PathBuf>,
     /// The folder of log files; `None`: none are written.
     pub logs_dir: Option<PathBuf>,
+    /// How migrations are judged.
+    pub lint: LintSettings,
 }
 
 impl Default for Settings {
@@ -285,6 +310,7 @@ impl Default for Settings {
             expect_functions: Vec::new(),
             checks_dir: None,
             logs_dir: None,
+            lint: LintSettings { levels: BTreeMap::new(), large_table_rows: 100_000 },
         }
     }
 }

@@ -1,5 +1,13 @@
 //! What is wrong with a folder before anything is touched.
 
+mod grants;
+mod hazards;
+mod judge;
+mod mend;
+pub mod rules;
+mod schema;
+mod secrets;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -9,6 +17,9 @@ use super::script::opening;
 use super::source::Folder;
 use super::tree::{SyntaxProblem, with_tree};
 use super::{Migration, Script, Statement, Version};
+
+pub use judge::{Policy, judge, refuse_level, sweeps};
+pub use mend::mend;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,6 +50,9 @@ pub struct Finding {
     pub message: String,
     /// How to mend it.
     pub help: Option<String>,
+    /// The table that the statement works on, as it is written, where that matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
 }
 
 /// The widest gap between two numbers that is told; wider ones are timestamps or a new counting.
@@ -70,20 +84,27 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
     findings
 }
 
-/// [`lint`], and the files that no layout knows (`file-name`).
-pub fn lint_folder(folder: &Folder, protected: bool) -> Vec<Finding> {
+/// The files that no layout knows (`file-name`).
+pub fn misnamed(folder: &Folder) -> Vec<Finding> {
     let misnamed = folder.skipped.iter().filter(|(path, _)| folder.misnamed.contains(path));
-    let misnamed = misnamed.map(|(path, why)| Finding {
-        rule: "file-name",
-        severity: Severity::Error,
-        file: path.clone(),
-        line: None,
-        column: None,
-        message: format!("the file is left out: {why}"),
-        help: Some("name it like `001_name.sql`, or move it out of the folder".to_owned()),
-    });
-    let mut findings: Vec<Finding> = misnamed.collect();
-    findings.extend(lint(&folder.migrations, protected));
+    misnamed
+        .map(|(path, why)| Finding {
+            rule: "file-name",
+            severity: Severity::Error,
+            file: path.clone(),
+            line: None,
+            column: None,
+            message: format!("the file is left out: {why}"),
+            help: Some("name it like `001_name.sql`, or move it out of the folder".to_owned()),
+            table: None,
+        })
+        .collect()
+}
+
+/// [`judge`] over the whole folder, and the files that no layout knows (`file-name`).
+pub fn lint_folder(folder: &Folder, policy: &Policy) -> Vec<Finding> {
+    let mut findings = misnamed(folder);
+    findings.extend(judge(&folder.migrations, &folder.migrations, policy));
     findings
 }
 
@@ -103,6 +124,7 @@ impl Found<'_> {
             column: None,
             message,
             help: (!help.is_empty()).then(|| help.to_owned()),
+            table: None,
         });
     }
 
@@ -229,6 +251,7 @@ fn duplicates(migrations: &[Migration], findings: &mut Vec<Finding>) {
                 column: None,
                 message: format!("version `{version}` is taken by `{}` too", first.file_name),
                 help: Some("give the one that is not applied yet another number".to_owned()),
+                table: None,
             });
         }
     }
@@ -254,6 +277,7 @@ fn gaps(migrations: &[Migration], findings: &mut Vec<Finding>) {
             column: None,
             message: format!("there is no number between {before} and {number}"),
             help: None,
+            table: None,
         });
     }
 }

@@ -1,12 +1,14 @@
 //! PostgreSQL's grammar, by the parser of the squawk project, behind a wall: whatever text comes in,
 //! the worst that happens is that there is no tree.
 
-use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
+use squawk_syntax::{Parse, SourceFile, SyntaxKind, SyntaxNode};
 
 use super::lexer::{Kind, Lexer};
 
 /// Longer statements (bulk INSERTs, as a rule) are not parsed: a tree takes fifty times the text.
 const MAX_BYTES: usize = 128 * 1024;
+/// Files whose statements, bulk INSERTs left out, are longer than this are not linted as a whole.
+const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
 /// Parentheses and brackets in each other, and prefix operators in a row, beyond which nobody writes
 /// SQL by hand. The parser recurses, and a stack that overflows ends the process.
 const MAX_DEPTH: usize = 200;
@@ -23,15 +25,11 @@ pub(crate) fn with_tree<R: Send + 'static>(
     sql: &str,
     look: impl FnOnce(&SyntaxNode, &[SyntaxProblem]) -> R + Send + 'static,
 ) -> Option<R> {
-    if sql.len() > MAX_BYTES || is_too_deep(sql) {
+    if !readable(sql) {
         return None;
     }
-    let sql = sql.to_owned();
-    // A thread of its own, for its stack, and because a panic in it ends nothing else.
-    let worker =
-        std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(16 * 1024 * 1024 + sql.len() * 2048);
-    let handle = worker.spawn(move || {
-        let parse = SourceFile::parse(&sql);
+    let stack = sql.len();
+    apart(sql.to_owned(), stack, move |parse, _| {
         let problems: Vec<_> = parse
             .errors()
             .iter()
@@ -41,8 +39,36 @@ pub(crate) fn with_tree<R: Send + 'static>(
             })
             .collect();
         look(&parse.syntax_node(), &problems)
-    });
-    handle.ok()?.join().ok()
+    })
+}
+
+/// Calls `look` with the tree of a whole file whose statements are each [`readable`], and its text. `None`: it
+/// is too long, or the parser failed.
+pub(crate) fn with_file<R: Send + 'static>(
+    sql: String,
+    look: impl FnOnce(&Parse<SourceFile>, &str) -> R + Send + 'static,
+) -> Option<R> {
+    if sql.len() > MAX_FILE_BYTES {
+        return None;
+    }
+    apart(sql, MAX_BYTES, look)
+}
+
+/// Whether the parser is let near a statement.
+pub(crate) fn readable(sql: &str) -> bool {
+    sql.len() <= MAX_BYTES && !is_too_deep(sql)
+}
+
+/// Parses in a thread of its own, for its stack, which is made for a statement of `longest` bytes, and because a
+/// panic in it ends nothing else.
+fn apart<R: Send + 'static>(
+    sql: String,
+    longest: usize,
+    look: impl FnOnce(&Parse<SourceFile>, &str) -> R + Send + 'static,
+) -> Option<R> {
+    let worker =
+        std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(16 * 1024 * 1024 + longest * 2048);
+    worker.spawn(move || look(&SourceFile::parse(&sql), &sql)).ok()?.join().ok()
 }
 
 fn is_too_deep(sql: &str) -> bool {

@@ -6,7 +6,7 @@ use super::context::{self, Context, Live};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{migrate, prune, resume, rungs};
+use super::{judge, migrate, prune, resume, rungs};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
@@ -73,9 +73,10 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
     };
     let plan = plan::plan(&folder.migrations, &applied, &request.selection, ctx.settings.on_changed);
     let pending: Vec<Migration> = plan.pending.iter().map(|pending| pending.migration.clone()).collect();
-    let mut findings = lint::lint(&pending, ctx.settings.environment.protected);
+    let policy = lint::Policy::new(ctx.settings.environment.protected, &ctx.settings.lint);
+    let mut findings = lint::judge(&folder.migrations, &pending, &policy);
     findings.extend(duplicates(&folder, &pending, ctx.settings.environment.protected));
-    check::doubt_syntax(&session, &pending, &mut findings).await?;
+    judge::weigh(&session, &pending, &policy, ctx.settings.lint.large_table_rows, &mut findings).await?;
     session.close().await;
     Ok(Planned { folder, plan, findings })
 }

@@ -5,8 +5,7 @@ use super::run::Run;
 use crate::error::{Error, Result};
 use crate::health::{self, Answer};
 use crate::manifest::DatabaseProperties;
-use crate::migration::Migration;
-use crate::migration::lint::{Finding, Severity};
+use crate::migration::lint::Finding;
 use crate::postgres::{Session, checks};
 use crate::settings::{HealthCheck, HealthProbe};
 
@@ -21,60 +20,6 @@ pub fn finding_line(finding: &Finding) -> String {
     }
     let help = finding.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
     format!("{place}: {} ({}){help}", finding.message, finding.rule)
-}
-
-/// The linter's parser may lag behind the server's own. Where it found a syntax error, the server is asked as
-/// well: in a transaction that is rolled back, PL/pgSQL parses the statement in a function that is never run.
-/// What the server takes is only a note.
-pub async fn doubt_syntax(session: &Session, migrations: &[Migration], findings: &mut [Finding]) -> Result<()> {
-    for finding in findings.iter_mut().filter(|finding| finding.rule == "syntax" && finding.severity == Severity::Error)
-    {
-        let Some(statement) = statement_at(migrations, finding) else { continue };
-        match server_refusal(session, &statement).await? {
-            None => {
-                finding.severity = Severity::Note;
-                finding.message =
-                    format!("the server knows this syntax, ripcord's own parser does not: {}", finding.message);
-            }
-            // Its words are the ones that a search finds.
-            Some(refusal) => finding.message = refusal,
-        }
-    }
-    Ok(())
-}
-
-/// The statement that a finding's line lies in.
-fn statement_at(migrations: &[Migration], finding: &Finding) -> Option<String> {
-    let line = finding.line?;
-    let migration = migrations.iter().find(|migration| migration.path == finding.file)?;
-    let scripts = [Some(&migration.up), migration.down.as_ref()];
-    let statements = scripts
-        .into_iter()
-        .flatten()
-        .flat_map(|script| script.statements.iter().map(move |statement| (script, statement)));
-    statements
-        .filter(|(script, statement)| (script.line(statement)..=script.position(statement.end).0).contains(&line))
-        .map(|(script, statement)| script.text(statement).to_owned())
-        .next()
-}
-
-/// What the server's parser says against a statement; `None`: nothing.
-async fn server_refusal(session: &Session, statement: &str) -> Result<Option<String>> {
-    let body = format!("BEGIN RETURN; {}; END", statement.trim_end().trim_end_matches(';'));
-    session.batch("BEGIN").await?;
-    // language=SQL
-    let made = session
-        .batch(&format!(
-            "CREATE FUNCTION pg_temp.ripcord_syntax() RETURNS pg_catalog.void LANGUAGE plpgsql AS {}",
-            crate::postgres::quote::literal(&body)
-        ))
-        .await;
-    session.batch("ROLLBACK").await?;
-    match made {
-        Ok(()) => Ok(None),
-        Err(error) if error.connection_lost() => Err(error),
-        Err(error) => Ok(Some(error.message().to_owned())),
-    }
 }
 
 /// A database-wide setting's value, if it is set.

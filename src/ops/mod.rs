@@ -15,6 +15,7 @@ pub mod export;
 pub mod fault;
 pub mod heartbeat;
 pub mod import;
+pub mod judge;
 pub mod losses;
 pub mod migrate;
 pub mod proof;

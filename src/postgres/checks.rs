@@ -1,5 +1,6 @@
 //! Looking at the catalog before and after.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
@@ -26,6 +27,83 @@ pub async fn catalog_extras(session: &Session, exclude_schemas: &[String]) -> Re
     // The server sorts by its collation; two servers may have two.
     lines.sort();
     Ok(lines)
+}
+
+/// How large a table is, its partitions included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSize {
+    /// As the planner estimates them; of a table that was never analyzed, from its pages.
+    pub rows: u64,
+    /// With indexes and TOAST.
+    pub bytes: u64,
+}
+
+/// The sizes of those tables that are there, by the names given. A name without a schema is looked for in the
+/// session's `search_path`, then in `public`.
+pub async fn table_sizes(session: &Session, names: &[String]) -> Result<BTreeMap<String, TableSize>> {
+    // language=SQL
+    const SIZES: &str = "
+        WITH wanted AS (
+            SELECT n.name, coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name)) AS oid
+            FROM (VALUES $NAMES) AS n(name)
+        ), part AS (
+            SELECT w.name, w.oid FROM wanted w WHERE w.oid IS NOT NULL
+            UNION
+            SELECT w.name, t.relid FROM wanted w CROSS JOIN LATERAL pg_catalog.pg_partition_tree(w.oid) t WHERE w.oid IS NOT NULL
+        )
+        SELECT p.name,
+               sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples::pg_catalog.float8
+                        ELSE pg_catalog.pg_relation_size(c.oid) / 100.0 END)::pg_catalog.int8,
+               sum(pg_catalog.pg_total_relation_size(c.oid))::pg_catalog.int8
+        FROM part p JOIN pg_catalog.pg_class c ON c.oid = p.oid
+        GROUP BY p.name";
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let values: Vec<String> = names.iter().map(|name| format!("({})", quote::literal(name))).collect();
+    let mut sizes = BTreeMap::new();
+    for row in session.rows(&SIZES.replace("$NAMES", &values.join(", "))).await? {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        let name = cells.next().unwrap_or_default();
+        let mut number = || cells.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        sizes.insert(name, TableSize { rows: number(), bytes: number() });
+    }
+    Ok(sizes)
+}
+
+/// Foreign keys whose columns no valid index begins with: table, constraint, columns. Ripcord's schema and the
+/// system's are left out.
+pub async fn bare_foreign_keys(session: &Session) -> Result<Vec<(String, String, String)>> {
+    // language=SQL
+    const BARE: &str = "
+        SELECT k.conrelid::pg_catalog.regclass::pg_catalog.text, k.conname::pg_catalog.text,
+               (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY u.n)
+                FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u(attnum, n)
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum)
+        FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace s ON s.oid = k.connamespace
+        WHERE k.contype = 'f' AND k.conparentid = 0 AND s.nspname NOT IN ('ripcord', 'information_schema') AND s.nspname !~ '^pg_'
+          AND NOT EXISTS (
+              SELECT FROM pg_catalog.pg_index i
+              WHERE i.indrelid = k.conrelid AND i.indisvalid
+                AND (i.indkey::pg_catalog.int2[])[0:pg_catalog.cardinality(k.conkey) - 1] @> k.conkey)
+        ORDER BY 1, 2";
+    let rows = session.rows(BARE).await?;
+    let cell = |row: &[Option<String>], column: usize| row.get(column).cloned().flatten().unwrap_or_default();
+    Ok(rows.iter().map(|row| (cell(row, 0), cell(row, 1), cell(row, 2))).collect())
+}
+
+/// Ordinary and partitioned tables without row level security; partitions, ripcord's schema and the system's are
+/// left out.
+pub async fn tables_without_row_security(session: &Session) -> Result<Vec<String>> {
+    // language=SQL
+    const OPEN: &str = "
+        SELECT c.oid::pg_catalog.regclass::pg_catalog.text
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND NOT c.relrowsecurity AND c.relpersistence <> 't'
+          AND s.nspname NOT IN ('ripcord', 'information_schema') AND s.nspname !~ '^pg_'
+        ORDER BY 1";
+    let rows = session.rows(OPEN).await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
 // language=SQL

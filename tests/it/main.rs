@@ -25,6 +25,7 @@ mod support;
 mod swap;
 mod tables;
 mod upkeep;
+mod validate;
 
 #[test]
 fn a_cluster_starts_and_answers() {

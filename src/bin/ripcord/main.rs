@@ -156,7 +156,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::Doctor => commands::doctor::run(app).await,
         Command::Wait(args) => commands::wait::run(app, args).await,
         Command::New(args) => commands::new::run(app, args),
-        Command::Validate(args) => commands::validate::run(app, args),
+        Command::Validate(args) => commands::validate::run(app, args).await,
         Command::Status(args) => commands::status::run(app, args).await,
         Command::Run { command } => commands::run::run(app, command).await,
         Command::History(args) => commands::history::run(app, args).await,

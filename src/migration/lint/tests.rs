@@ -1,5 +1,6 @@
 use super::*;
 use crate::migration::source;
+use crate::settings::{Level, LintSettings};
 
 fn folder(files: &[(&str, &str)]) -> Folder {
     let dir = tempfile::tempdir().unwrap();
@@ -90,7 +91,7 @@ fn versions_and_names() {
         ("helper.sql", "select 1;"),
         ("COMBINED_all.sql", "select 1;"),
     ]);
-    let found = lint_folder(&folder, true);
+    let found = lint_folder(&folder, &Policy::new(true, &LintSettings::default()));
     assert_eq!(
         rules(&found),
         [("file-name", Severity::Error), ("duplicate-version", Severity::Error), ("version-gap", Severity::Note)]
@@ -118,7 +119,7 @@ fn valid_statements_pass() {
 fn the_example_is_clean() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let folder = source::read(&folder, None).unwrap();
-    assert_eq!(lint_folder(&folder, true), []);
+    assert_eq!(lint_folder(&folder, &Policy::new(true, &LintSettings::default())), []);
     assert_eq!((folder.migrations.len(), folder.layout), (6, "metadata"));
     for migration in &folder.migrations {
         let down = migration.down.as_ref().unwrap();
@@ -128,5 +129,305 @@ fn the_example_is_clean() {
         assert_eq!(migration.up.no_transaction.is_some(), concurrent);
         assert_eq!(down.no_transaction.is_some(), concurrent);
         assert!(migration.metadata.description.is_some());
+    }
+}
+
+fn judged(files: &[(&str, &str)], settings: &LintSettings, protected: bool) -> Vec<Finding> {
+    let folder = folder(files);
+    judge(&folder.migrations, &folder.migrations, &Policy::new(protected, settings))
+}
+
+/// The rules that fire on one file's UP, the built-in ones about DOWN aside.
+fn fires(up: &str) -> Vec<&'static str> {
+    let found = judged(&[("001_a.sql", up)], &LintSettings::default(), false);
+    found.iter().map(|one| one.rule).filter(|rule| *rule != "missing-down").collect()
+}
+
+/// Likewise, with the rules on types and habits that are asked for.
+fn fires_when_asked(up: &str) -> Vec<&'static str> {
+    let folder = folder(&[("001_a.sql", up)]);
+    let policy = Policy::new(false, &LintSettings::default()).asking(rules::Group::Style);
+    judge(&folder.migrations, &folder.migrations, &policy).iter().map(|one| one.rule).collect()
+}
+
+fn with_level(rule: &str, level: Level) -> LintSettings {
+    LintSettings { levels: [(rule.to_owned(), level)].into(), ..LintSettings::default() }
+}
+
+#[test]
+fn each_rule_of_locks_and_compatibility_fires_and_does_not() {
+    for (rule, bad, good) in [
+        ("require-concurrent-index-creation", "create index i on t (a);", "create index concurrently i on t (a);"),
+        ("require-concurrent-index-deletion", "drop index i;", "drop index concurrently i;"),
+        (
+            "require-concurrent-partition-detach",
+            "alter table t detach partition p;",
+            "alter table t detach partition p concurrently;",
+        ),
+        ("require-concurrent-reindex", "reindex table t;", "reindex table concurrently t;"),
+        (
+            "constraint-missing-not-valid",
+            "alter table t add constraint c check (a > 0);",
+            "alter table t add constraint c check (a > 0) not valid;",
+        ),
+        (
+            "adding-foreign-key-constraint",
+            "alter table t add constraint c foreign key (a) references u (id);",
+            "alter table t add constraint c foreign key (a) references u (id) not valid;",
+        ),
+        (
+            "adding-field-with-default",
+            "alter table t add column a uuid default gen_random_uuid();",
+            "alter table t add column a bigint default 1;",
+        ),
+        (
+            "adding-not-nullable-field",
+            "alter table t alter column a set not null;",
+            "alter table t alter column a set statistics 100;",
+        ),
+        (
+            "disallowed-unique-constraint",
+            "alter table t add constraint c unique (a);",
+            "alter table t add constraint c unique using index i;",
+        ),
+        ("changing-column-type", "alter table t alter column a type bigint;", "alter table t add column b bigint;"),
+        ("ban-truncate-cascade", "truncate t cascade;", "truncate t;"),
+        ("ban-drop-database", "drop database d;", "select 1;"),
+        ("adding-required-field", "alter table t add column a text not null;", "alter table t add column a text;"),
+        ("renaming-column", "alter table t rename column a to b;", "alter table t add column b text;"),
+        ("renaming-table", "alter table t rename to u;", "alter table t add column b text;"),
+        ("ban-drop-not-null", "alter table t alter column a drop not null;", "select 1;"),
+        ("ban-drop-view", "drop view v;", "create view v as select 1;"),
+        ("ban-drop-function", "drop function f();", "select 1;"),
+        (
+            "prefer-text-field",
+            "create table t (id bigint primary key, a varchar(10));",
+            "create table t (id bigint primary key, a text);",
+        ),
+        (
+            "prefer-timestamp-tz",
+            "create table t (id bigint primary key, a timestamp);",
+            "create table t (id bigint primary key, a timestamptz);",
+        ),
+        ("prefer-bigint-over-int", "create table t (id int primary key);", "create table t (id bigint primary key);"),
+        (
+            "ban-char-field",
+            "create table t (id bigint primary key, a char(3));",
+            "create table t (id bigint primary key, a text);",
+        ),
+        (
+            "identifier-too-long",
+            &format!("create table {} (id bigint);", "x".repeat(70)),
+            "create table x (id bigint);",
+        ),
+    ] {
+        assert!(fires_when_asked(bad).contains(&rule), "{rule} on `{bad}`: {:?}", fires_when_asked(bad));
+        assert!(!fires_when_asked(good).contains(&rule), "{rule} on `{good}`: {:?}", fires_when_asked(good));
+        let settings = with_level(rule, Level::Error);
+        assert!(
+            judged(&[("001_a.sql", bad)], &settings, false)
+                .iter()
+                .any(|one| one.rule == rule && one.severity == Severity::Error)
+        );
+        assert!(
+            !judged(&[("001_a.sql", bad)], &with_level(rule, Level::Off), false).iter().any(|one| one.rule == rule)
+        );
+        let allowed = format!("-- ripcord: allow {rule} it is fine here\n{bad}");
+        assert!(!fires_when_asked(&allowed).contains(&rule), "{rule} allowed");
+    }
+}
+
+#[test]
+fn every_rule_of_the_linter_is_known_to_it() {
+    for rule in rules::LINTER {
+        assert!(squawk_linter::Rule::try_from(rule.id).is_ok() || rule.id == "unused-ignore", "{}", rule.id);
+    }
+    let mut ids: Vec<&str> = rules::all().map(|rule| rule.id).collect();
+    ids.sort_unstable();
+    let count = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+}
+
+#[test]
+fn a_table_that_the_same_file_makes_may_be_locked() {
+    assert_eq!(fires("create table t (id bigint primary key, a text); create index i on t (a);"), [] as [&str; 0]);
+}
+
+#[test]
+fn the_linters_own_comments_silence_it() {
+    assert_eq!(fires("-- squawk-ignore renaming-table\nalter table t rename to u;"), [] as [&str; 0]);
+}
+
+#[test]
+fn places_are_those_of_the_file() {
+    let found = judged(
+        &[("001_a.sql", "-- UP\nselect 1;\n\n  alter table t rename to u;\n-- DOWN\nselect 1;\n")],
+        &LintSettings::default(),
+        false,
+    );
+    assert_eq!((found[0].rule, found[0].line), ("renaming-table", Some(4)));
+    assert_eq!(found[0].table.as_deref(), Some("t"));
+}
+
+#[test]
+fn secrets_are_found_and_never_shown() {
+    for bad in [
+        "create user admin with password 'secret123';",
+        "alter role app password 'hunter2';",
+        "create user mapping for app server s options (user 'u', password 'pw');",
+        "do $$ begin execute 'select 1'; end $$; alter user u encrypted password 'x1y2';",
+        "do $x$ begin create role r password 'abc1'; end $x$;",
+        "-- postgres://app:pa55word@db.example.com/shop\nselect 1;",
+        "select dblink('host=db user=u password=pa55word');",
+        "insert into k values ('AKIAIOSFODNN7EXAMPLE');",
+        "insert into k values ('ghp_0123456789abcdefghijABCDEFGHIJ012345');",
+        "insert into k values ('eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U');",
+        "insert into k values ('-----BEGIN RSA PRIVATE KEY-----\nabc');",
+    ] {
+        assert!(fires(bad).contains(&"secret"), "{bad}: {:?}", fires(bad));
+        let found = judged(&[("001_a.sql", bad)], &LintSettings::default(), true);
+        assert!(found.iter().any(|one| one.rule == "secret" && one.severity == Severity::Error), "{bad}");
+        let text = serde_json::to_string(&found).unwrap();
+        for value in ["secret123", "hunter2", "pa55word", "AKIA", "ghp_", "eyJ"] {
+            assert!(!text.contains(value), "{text}");
+        }
+    }
+    for good in [
+        "create user admin with password :'app_password';",
+        "create user admin password null;",
+        "alter table users add column password text default '';",
+        "comment on column users.password is 'bcrypt';",
+        "select 'postgres://app:${PASSWORD}@host/db', 'https://example.com/a:b@c';",
+        "insert into t values ('550e8400-e29b-41d4-a716-446655440000', 'the quick brown fox jumps over it 123');",
+        "select 'sk-learn', 'AKIA', 'password=';",
+    ] {
+        assert!(
+            !fires(good).iter().any(|rule| matches!(*rule, "secret" | "high-entropy")),
+            "{good}: {:?}",
+            fires(good)
+        );
+    }
+    assert_eq!(fires("insert into k values ('q8Zk3LmPx92VtYb7RwNc5HsJ4dFg');"), ["high-entropy"]);
+    assert_eq!(
+        fires("insert into k values ('9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08');"),
+        ["high-entropy"]
+    );
+    let many = "insert into k values ('q8Zk3LmPx92VtYb7RwNc5HsJ4dFg');".repeat(9);
+    let found = judged(&[("001_a.sql", &many)], &LintSettings::default(), false);
+    let entropy: Vec<_> = found.iter().filter(|one| one.rule == "high-entropy").collect();
+    assert_eq!(entropy.len(), 5);
+    assert!(entropy.last().unwrap().message.ends_with("4 more of this kind follow"), "{entropy:?}");
+}
+
+#[test]
+fn rights_for_everybody_and_loose_definers() {
+    assert_eq!(fires("grant select on t to public;"), ["grant-to-public"]);
+    assert_eq!(fires("alter default privileges grant execute on functions to app, public;"), ["grant-to-public"]);
+    assert_eq!(fires("grant select on public.t to app;"), [] as [&str; 0]);
+    assert_eq!(fires("revoke all on t from public;"), [] as [&str; 0]);
+    let function = |options: &str| format!("create function f() returns int language sql {options} as $$ select 1 $$;");
+    assert_eq!(fires(&function("security definer")), ["security-definer-search-path"]);
+    assert_eq!(fires(&function("security definer set search_path = pg_catalog")), [] as [&str; 0]);
+    assert_eq!(fires(&function("")), [] as [&str; 0]);
+}
+
+#[test]
+fn foreign_keys_need_an_index_by_the_end_of_the_folder() {
+    let tables = "create table u (id bigint primary key); create table t (id bigint primary key, u_id bigint references u, v bigint);";
+    assert_eq!(fires(tables), ["foreign-key-without-index"]);
+    let later = |more: &str| {
+        let found = judged(&[("001_a.sql", tables), ("002_b.sql", more)], &LintSettings::default(), false);
+        found.iter().filter(|one| one.rule == "foreign-key-without-index").count()
+    };
+    assert_eq!(later("create index concurrently i on t (u_id, v);"), 0);
+    assert_eq!(later("create index concurrently i on public.t (u_id);"), 0);
+    assert_eq!(later("create index concurrently i on t (v, u_id);"), 1);
+    assert_eq!(later("drop table t;"), 0);
+    assert_eq!(later("alter table t rename to s; create index i on s (u_id);"), 0);
+    assert_eq!(later("alter table t add constraint f foreign key (v, u_id) references w (a, b);"), 2);
+    assert_eq!(
+        later("alter table t add unique (u_id, v), add constraint f foreign key (v, u_id) references w (a, b);"),
+        0
+    );
+}
+
+#[test]
+fn row_level_security_and_names_are_looked_at_when_asked() {
+    let open = with_level("row-level-security", Level::Error);
+    let count = |files: &[(&str, &str)]| {
+        judged(files, &open, false).iter().filter(|one| one.rule == "row-level-security").count()
+    };
+    assert_eq!(count(&[("001_a.sql", "create table t (id bigint);")]), 1);
+    assert_eq!(count(&[("001_a.sql", "create temp table t (id bigint);")]), 0);
+    assert_eq!(
+        count(&[
+            ("001_a.sql", "create table t (id bigint);"),
+            ("002_b.sql", "alter table t enable row level security;")
+        ]),
+        0
+    );
+    let naming = with_level("naming", Level::Warning);
+    let named =
+        |up: &str| judged(&[("001_a.sql", up)], &naming, false).iter().filter(|one| one.rule == "naming").count();
+    assert_eq!(named("create table user_accounts (id bigint, user_id bigint);"), 0);
+    assert_eq!(named("create table \"UserAccounts\" (\"Id\" bigint);"), 2);
+    assert_eq!(named("create index idx_t_a on t (a);"), 0);
+    assert_eq!(named("create index t_a on t (a);"), 1);
+    assert_eq!(
+        named(
+            "alter table orders add constraint fk_orders_user_id foreign key (user_id) references users (id) not valid;"
+        ),
+        0
+    );
+    assert_eq!(
+        named("alter table orders add constraint orders_fk foreign key (user_id) references users (id) not valid;"),
+        1
+    );
+}
+
+#[test]
+fn unknown_rules_and_rules_that_cannot_be_weighed() {
+    assert_eq!(fires("-- ripcord: allow no-such-rule because\nselect 1;"), ["unknown-rule"]);
+    assert!(refuse_level("no-such-rule", Level::Off).is_some());
+    assert!(refuse_level("syntax", Level::Note).is_some());
+    assert!(refuse_level("renaming-table", Level::Off).is_none());
+    let found = judged(&[("001_a.sql", "select from where;")], &with_level("syntax", Level::Off), false);
+    assert!(found.iter().any(|one| one.rule == "syntax" && one.severity == Severity::Error));
+}
+
+#[test]
+fn habits_are_mended_where_the_linter_knows_how() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("001_a.sql");
+    let text =
+        "-- UP\r\ncreate table t (id int primary key, a timestamp, b varchar(10));\r\n-- DOWN\r\ndrop table t;\r\n";
+    std::fs::write(&path, text).unwrap();
+    let read = || source::read(dir.path(), None).unwrap().migrations.remove(0);
+    let policy = Policy::new(false, &LintSettings::default()).asking(rules::Group::Style);
+    let told = mend(&read(), &policy).unwrap();
+    assert_eq!(told.len(), 3, "{told:?}");
+    let mended = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        mended,
+        "-- UP\r\ncreate table t (id bigint primary key, a timestamptz, b text);\r\n-- DOWN\r\ndrop table t;\r\n"
+    );
+    assert_eq!(mend(&read(), &policy).unwrap(), [] as [String; 0]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// Every rule has a page that says what is wrong, why, and what to do.
+#[test]
+fn every_rule_has_its_page() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules");
+    for rule in rules::all() {
+        let page = std::fs::read_to_string(folder.join(format!("{}.md", rule.id))).unwrap_or_default();
+        assert!(page.starts_with(&format!("# `{}`\n", rule.id)), "{}", rule.id);
+        assert!(page.contains("\n## Instead\n") || page.contains("\n## What to do\n"), "{}", rule.id);
+    }
+    let known: Vec<&str> = rules::all().map(|rule| rule.id).collect();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().trim_end_matches(".md").to_owned();
+        assert!(name == "README" || known.contains(&name.as_str()), "{name}");
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use ripcord::migration::lint::rules::Group;
 use ripcord::migration::plan::Undo;
 use ripcord::settings::{OnFailure, Writes};
 
@@ -63,6 +64,20 @@ pub struct ValidateArgs {
     /// Write findings to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Look at what is pending with the live database beside: its parser, the size of its tables, what it lacks
+    #[arg(long)]
+    pub online: bool,
+    /// Mend what can be mended mechanically, in files that are not applied yet (asks the database which)
+    #[arg(long)]
+    pub fix: bool,
+    /// Only rules of this group, all of them: files, syntax, data, locks, compatibility, security, schema, style
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    pub only: Option<Group>,
+}
+
+fn group(text: &str) -> Result<Group, String> {
+    let known = Group::ALL.into_iter().find(|group| group.name() == text);
+    known.ok_or_else(|| format!("the groups are {}", Group::ALL.map(Group::name).join(", ")))
 }
 
 /// How findings are written.
@@ -74,6 +89,8 @@ pub enum ValidateFormat {
     Json,
     /// A table for a pull request.
     Markdown,
+    /// What code hosts show as alerts (SARIF 2.1.0).
+    Sarif,
     /// GitHub's workflow commands, shown beside the lines.
     Github,
 }

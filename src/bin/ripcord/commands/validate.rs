@@ -1,17 +1,23 @@
 //! `validate`: what is wrong with the migrations before anything is touched.
 
 use std::io::Write;
+use std::path::Path;
 
-use ripcord::migration::lint::{self, Finding, Severity};
-use ripcord::migration::source;
+use ripcord::migration::lint::{self, Finding, Policy, Severity, rules};
+use ripcord::migration::source::{self, Folder};
+use ripcord::ops::judge;
 use ripcord::ops::report::Outcome;
 use ripcord::{Error, Result};
+use serde_json::json;
 
 use crate::app::{App, Exit};
 use crate::args::{ValidateArgs, ValidateFormat};
 
+/// Where the rules' pages are, relative to the project.
+const RULES_URI: &str = "https://docs.rs/crate/ripcord/latest/source/docs/rules";
+
 /// Prints the findings; exit code 1 when one of them is an error.
-pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
+pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     // Opened first: a bad path fails before the work.
     let file = match &args.output {
         Some(path) => Some(
@@ -20,18 +26,36 @@ pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
         ),
         None => None,
     };
-    let folder = source::read(&app.migrations_dir()?, app.settings().layout.as_deref())?;
+    let policy = Policy::new(app.settings().environment.protected, &app.settings().lint);
+    let policy = match args.only {
+        Some(group) => policy.asking(group),
+        None => policy,
+    };
+    let mut folder = read(app)?;
+    if args.fix {
+        let ctx = app.context().await?;
+        for mended in judge::mend(&ctx, &folder, &policy).await? {
+            app.out.say(&format!("mended {mended}"));
+        }
+        folder = read(app)?;
+    }
     for (path, why) in &folder.skipped {
         app.out.note(&format!("`{}` is left out: {why}", path.display()));
     }
-    let findings = lint::lint_folder(&folder, app.settings().environment.protected);
+    let mut findings = match args.online {
+        true => judge::online(&app.context().await?, &folder, &policy).await?,
+        false => lint::lint_folder(&folder, &policy),
+    };
+    if let Some(only) = args.only {
+        findings.retain(|finding| rules::rule(finding.rule).is_some_and(|rule| rule.group == only));
+    }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
 
     let text = match args.format.unwrap_or(ValidateFormat::Text) {
         ValidateFormat::Text => text(&findings),
-        ValidateFormat::Json => serde_json::to_string_pretty(&findings)
-            .map_err(|error| Error::failed("the findings cannot be written as JSON").because(error))?,
+        ValidateFormat::Json => pretty(&findings)?,
         ValidateFormat::Markdown => markdown(&findings),
+        ValidateFormat::Sarif => pretty(&sarif(&findings))?,
         ValidateFormat::Github => github(&findings),
     };
     match file {
@@ -56,6 +80,15 @@ pub fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     };
     app.out.items("validate", outcome, &findings);
     Ok(Exit(outcome.exit_code()))
+}
+
+fn read(app: &App) -> Result<Folder> {
+    source::read(&app.migrations_dir()?, app.settings().layout.as_deref())
+}
+
+fn pretty(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Error::failed("the findings cannot be written as JSON").because(error))
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -100,6 +133,52 @@ fn markdown(findings: &[Finding]) -> String {
     lines.join("\n")
 }
 
+/// SARIF 2.1.0, as code hosts read it: the rules that fired, and each finding with its place relative to where the
+/// command runs.
+fn sarif(findings: &[Finding]) -> serde_json::Value {
+    let mut ids: Vec<&str> = findings.iter().map(|finding| finding.rule).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let described = ids.iter().map(|id| {
+        let summary = rules::rule(id).map_or(*id, |rule| rule.summary);
+        json!({ "id": id, "shortDescription": { "text": summary }, "helpUri": format!("{RULES_URI}/{id}.md") })
+    });
+    let results = findings.iter().map(|finding| {
+        let help = finding.help.iter().map(|help| format!(" Help: {help}")).collect::<String>();
+        let mut place = json!({ "artifactLocation": { "uri": uri(&finding.file) } });
+        if let Some(line) = finding.line {
+            place["region"] = json!({ "startLine": line, "startColumn": finding.column.unwrap_or(1) });
+        }
+        json!({
+            "ruleId": finding.rule,
+            "ruleIndex": ids.binary_search(&finding.rule).unwrap_or_default(),
+            "level": word(finding.severity),
+            "message": { "text": format!("{}{help}", finding.message) },
+            "locations": [{ "physicalLocation": place }],
+        })
+    });
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "ripcord",
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": described.collect::<Vec<_>>(),
+            }},
+            "columnKind": "unicodeCodePoints",
+            "results": results.collect::<Vec<_>>(),
+        }],
+    })
+}
+
+/// A relative reference, its bytes escaped where URIs want it.
+fn uri(path: &Path) -> String {
+    let path = path.strip_prefix(".").unwrap_or(path).to_string_lossy();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=@".contains(&byte);
+    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// GitHub's workflow commands; `%`, line ends, and in properties `:` and `,` are escaped.
 fn github(findings: &[Finding]) -> String {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
@@ -136,6 +215,7 @@ mod tests {
             column: Some(3),
             message: "expected `;`\n100% sure | really".to_owned(),
             help: Some("write one".to_owned()),
+            table: None,
         }
     }
 
@@ -150,5 +230,19 @@ mod tests {
         );
         assert!(markdown(&findings).contains("| expected `;` 100% sure \\| really | syntax |"));
         assert_eq!(markdown(&[]), "No findings.");
+    }
+
+    #[test]
+    fn sarif_names_rules_and_places() {
+        let log = sarif(&[finding(), Finding { line: None, column: None, rule: "destructive", ..finding() }]);
+        let run = &log["runs"][0];
+        assert_eq!(run["tool"]["driver"]["rules"][1]["id"], "syntax");
+        let first = &run["results"][0];
+        assert_eq!((&first["ruleIndex"], &first["level"]), (&1.into(), &"error".into()));
+        let place = &first["locations"][0]["physicalLocation"];
+        assert_eq!(place["artifactLocation"]["uri"], "migrations/0001_a,b.sql");
+        assert_eq!((&place["region"]["startLine"], &place["region"]["startColumn"]), (&7.into(), &3.into()));
+        assert!(run["results"][1]["locations"][0]["physicalLocation"]["region"].is_null());
+        assert_eq!(uri(Path::new("./a b/ü.sql")), "a%20b/%C3%BC.sql");
     }
 }

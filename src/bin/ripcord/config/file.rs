@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ripcord::settings::{OnFailure, Writes};
+use ripcord::settings::{Level, OnFailure, Writes};
 use ripcord::{Error, Result};
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
@@ -53,6 +53,8 @@ pub struct Section {
     pub expect: ExpectTable,
     /// Log files.
     pub logs: LogsTable,
+    /// How migrations are judged.
+    pub validate: ValidateTable,
     /// Environments only: destructive commands are refused.
     pub protected: Option<Spanned<bool>>,
     /// Environments only: a run needs an approval.
@@ -285,6 +287,16 @@ pub struct ExpectTable {
     pub functions: Option<Vec<String>>,
     /// A folder of SQL files that must each return no row.
     pub checks: Option<PathBuf>,
+}
+
+/// `[validate]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidateTable {
+    /// Rows from which on a table is large.
+    pub large_table_rows: Option<u64>,
+    /// Rule → `off`, `note`, `warning` or `error`.
+    pub rules: Option<BTreeMap<String, Level>>,
 }
 
 /// `[logs]`.

@@ -1,11 +1,11 @@
 //! The order of precedence, in one place: option, variable, `.env`, the environment's table, the file's
 //! top level, default. Every value remembers where it came from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ripcord::settings::{OnChanged, OnFailure, Writes};
+use ripcord::settings::{Level, OnChanged, OnFailure, Writes};
 use ripcord::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -242,6 +242,38 @@ impl Value for i32 {
     }
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for u64 {
+    fn read(text: &str) -> Result<Self, String> {
+        whole_number(text)
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Words with a level each, written `rule=level, …` in a variable.
+impl Value for BTreeMap<String, Level> {
+    fn read(text: &str) -> Result<Self, String> {
+        let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let read = |pair: &str| {
+            let (rule, level) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not like `rule=warning`"))?;
+            let level = match level.trim() {
+                "off" => Level::Off,
+                "note" => Level::Note,
+                "warning" => Level::Warning,
+                "error" => Level::Error,
+                other => return Err(format!("`{other}` is none of off, note, warning, error")),
+            };
+            Ok((rule.trim().to_owned(), level))
+        };
+        pairs.map(read).collect()
+    }
+    fn show(&self) -> String {
+        let pairs = self.iter().map(|(rule, level)| format!("{rule}={level:?}").to_lowercase());
+        pairs.collect::<Vec<_>>().join(", ")
     }
 }
 

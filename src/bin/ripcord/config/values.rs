@@ -1,9 +1,11 @@
 //! The keys of `ripcord.toml`, each with its option, its guide's variable and its default.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ripcord::settings::{BackupSettings, Hooks, OnChanged, RetentionRules, Retry, Settings, Timeouts};
+use ripcord::migration::lint;
+use ripcord::settings::{BackupSettings, Hooks, LintSettings, OnChanged, RetentionRules, Retry, Settings, Timeouts};
 use ripcord::{Error, Result};
 use secrecy::SecretString;
 
@@ -106,6 +108,8 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
     let checks_dir = resolver.path("expect.checks", None, base, |section| section.expect.checks.clone())?;
     let logs_dir = resolver.path("logs.dir", None, base, |section| section.logs.dir.clone())?;
 
+    let lint = lint_settings(resolver, &defaults)?;
+
     let on_changed_is_default = on_changed.is_none();
     Ok((
         Settings {
@@ -130,9 +134,28 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
             expect_functions,
             checks_dir,
             logs_dir,
+            lint,
         },
         on_changed_is_default,
     ))
+}
+
+fn lint_settings(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<LintSettings> {
+    let levels =
+        resolver.value("validate.rules", None, &[], |section| section.validate.rules.clone(), BTreeMap::new())?;
+    for (id, level) in &levels {
+        if let Some(why) = lint::refuse_level(id, *level) {
+            return Err(Error::usage(format!("`validate.rules`: {why}")));
+        }
+    }
+    let large_table_rows = resolver.value(
+        "validate.large_table_rows",
+        None,
+        &[],
+        |section| section.validate.large_table_rows,
+        defaults.lint.large_table_rows,
+    )?;
+    Ok(LintSettings { levels, large_table_rows })
 }
 
 fn backup_settings(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Settings) -> Result<BackupSettings> {
