@@ -228,7 +228,8 @@ pub fn verdict(statement: &str) -> Verdict {
 fn gives_away(folded: &str) -> bool {
     folded.rsplit_once(" owner to ").is_some_and(|(_, role)| {
         let role = role.trim_end_matches([';', ' ']);
-        role.starts_with('"') || !role.contains(' ')
+        let is_quoted = role.len() > 1 && role.starts_with('"') && role.ends_with('"');
+        is_quoted || role.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '$'))
     })
 }
 
