@@ -43,6 +43,9 @@ impl Purpose {
     }
 }
 
+/// The tag of a backup that was made of a dump from elsewhere. Its rows are older than its snapshot.
+pub const IMPORTED: &str = "imported";
+
 /// What anyone may read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clear {
@@ -190,6 +193,13 @@ pub struct Manifest {
     pub wraps: Vec<Wrap>,
     /// The sealed part.
     pub sealed: Sealed,
+}
+
+impl Manifest {
+    /// Whether it was made of a dump from elsewhere, so that nothing is known of when its rows are from.
+    pub fn is_imported(&self) -> bool {
+        self.sealed.tags.iter().any(|tag| tag == IMPORTED)
+    }
 }
 
 /// A manifest of which only the clear part was read: nothing in it is authenticated.

@@ -154,6 +154,8 @@ fn every_command_has_help_and_takes_the_global_options() {
         "backup pin",
         "backup unpin",
         "backup delete",
+        "backup export",
+        "backup import",
         "restore",
         "prune",
         "aside list",
@@ -208,8 +210,6 @@ fn what_this_version_does_not_do_is_a_usage_error() {
         "key add",
         "key rotate",
         "key remove",
-        "backup export",
-        "backup import",
     ] {
         run(command).exits(2).says("error: unrecognized subcommand").says("hint: ripcord");
     }

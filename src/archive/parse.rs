@@ -122,6 +122,7 @@ impl TocParser {
             dump_version: header.dump_version,
             entries: std::mem::take(&mut self.entries),
             length_bytes: self.at as u64,
+            offset_bytes: header.offset_bytes,
         })
     }
 }
@@ -224,6 +225,7 @@ fn read_entry(cursor: &mut Cursor<'_>, header: &Header) -> Result<(TocEntry, Spa
         tag,
         owner,
         section,
+        position_at: (cursor.at - header.offset_bytes - 1) as u64,
         definition,
         drop_statement,
         copy_statement,

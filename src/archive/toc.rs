@@ -104,6 +104,9 @@ pub struct TocEntry {
     pub owner: Text,
     /// When it is restored.
     pub section: Section,
+    /// Where the position of its data is noted within the table of contents, in bytes from the dump's start: a byte
+    /// that says whether it is set, and the offset.
+    pub position_at: u64,
     /// The SQL that makes it.
     pub definition: Text,
     /// The SQL that removes it.
@@ -133,6 +136,8 @@ pub struct Toc {
     pub entries: Vec<TocEntry>,
     /// Bytes that header and entries take at the stream's start.
     pub length_bytes: u64,
+    /// Bytes of an offset in it.
+    pub offset_bytes: usize,
 }
 
 impl Toc {
@@ -177,6 +182,22 @@ impl Toc {
             Some((data.dump_id, of_table.remove(table)?))
         })
         .collect()
+    }
+
+    /// What has to stand where, in bytes from the dump's start, for its table of contents to say where each data
+    /// block begins. pg_dump cannot write that into a pipe, and `pg_restore --jobs` finds the blocks by it. `blocks`
+    /// are number and first byte of each (PostgreSQL's `pg_backup_archiver.c`, `WriteOffset`).
+    pub fn positions(&self, blocks: impl Iterator<Item = (i32, u64)>) -> Vec<(u64, Vec<u8>)> {
+        const SET: u8 = 2;
+        let starts: HashMap<i32, u64> = blocks.collect();
+        let note = |entry: &TocEntry| {
+            let start = starts.get(&entry.dump_id).filter(|_| entry.has_data)?.to_le_bytes();
+            let (offset, rest) = start.split_at_checked(self.offset_bytes)?;
+            // One that does not fit stays as it is: unset, which only takes a search.
+            let fits = rest.iter().all(|byte| *byte == 0);
+            fits.then(|| (entry.position_at, [&[SET], offset].concat()))
+        };
+        self.entries.iter().filter_map(note).collect()
     }
 
     /// The database's encoding as the ENCODING entry sets it, such as `UTF8`, `LATIN1`, `SQL_ASCII`.

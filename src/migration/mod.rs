@@ -5,6 +5,8 @@ pub mod additive;
 pub mod batch;
 pub mod classify;
 mod destroyed;
+pub mod dumped;
+pub mod dumped_script;
 mod functions;
 pub mod graph;
 mod lexer;

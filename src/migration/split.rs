@@ -168,6 +168,25 @@ fn psql_command(rest: &str, place: &str) -> Error {
     Error::failed(format!("{place}: `{command}` is a command of psql, which the server does not understand")).hint(hint)
 }
 
+/// The statements of a text that ends with one, each with whether its rows follow (`COPY … FROM STDIN`); `None` while
+/// the last one goes on.
+pub(crate) fn whole(sql: &str) -> Option<Vec<(Range<usize>, bool)>> {
+    let mut found = Vec::new();
+    let mut piece = Piece::default();
+    for token in Lexer::new(sql) {
+        let token = token.ok()?;
+        match token.kind {
+            Kind::Space | Kind::Comment => {}
+            Kind::Semicolon if piece.is_complete() => {
+                let piece = std::mem::take(&mut piece);
+                found.extend(piece.start.map(|start| (start..token.end, piece.copies_inline)));
+            }
+            _ => piece.add(token, sql),
+        }
+    }
+    piece.start.is_none().then_some(found)
+}
+
 /// A statement while it is being read.
 #[derive(Default)]
 struct Piece {

@@ -133,7 +133,7 @@ async fn make(
         lineage: live.lineage,
         backup: id,
         purpose: request.purpose,
-        database: ctx.target.database().to_owned(),
+        database: ctx.database().to_owned(),
         created_at: at.created_at,
         raw_bytes: streams.iter().map(|stream| stream.index.raw_bytes).sum(),
         stored_bytes: streams.iter().map(|stream| stream.stored_bytes).sum(),
@@ -186,7 +186,7 @@ fn row_at_start(ctx: &Context, live: &Live, request: &Request, id: BackupId, sta
     BackupRow {
         id,
         run: request.run,
-        database: ctx.target.database().to_owned(),
+        database: ctx.database().to_owned(),
         purpose: request.purpose.as_str().to_owned(),
         server_version: live.findings.server_version.clone(),
         tool_version: live.tools.version.clone(),

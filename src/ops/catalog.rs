@@ -242,7 +242,7 @@ fn keep_reasons<'a>(
         .collect()
 }
 
-/// Which backup a person means: `latest` (the newest verified one that is no safety backup) or the
+/// Which backup a person means: `latest` (the newest verified one that is neither a safety backup nor imported) or the
 /// beginning of an id.
 pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<BackupId> {
     let items = list(ctx, lineage, &[], &BTreeMap::new()).await?;
@@ -296,7 +296,7 @@ async fn latest(ctx: &Context, lineage: Lineage, items: &[Item]) -> Result<Backu
     let mut locked: Option<(BackupId, Error)> = None;
     for item in items.iter().filter(|item| item.status == "verified" && item.purpose != Purpose::Safety.as_str()) {
         match super::backup::open_manifest(ctx, lineage, item.id).await {
-            Ok((manifest, _)) if manifest.clear.purpose == Purpose::Safety => {}
+            Ok((manifest, _)) if manifest.clear.purpose == Purpose::Safety || manifest.is_imported() => {}
             Ok((manifest, _)) => newest = newest.max(Some((manifest.sealed.created_at, item.id))),
             Err(error) if error.kind() == crate::error::Kind::Verification => {
                 super::backup::mark_if_damaged(ctx, lineage, item.id, &error).await;

@@ -64,6 +64,8 @@ pub struct Context {
     pub hide: Arc<dyn Fn(&str) -> String + Send + Sync>,
     /// Where the tests make this process die or wait; empty outside tests.
     pub faults: super::fault::Faults,
+    /// The name of the database that the target stands for, when it is a copy made for a while.
+    pub stands_for: Option<String>,
 }
 
 /// The version that the history records.
@@ -78,6 +80,30 @@ impl Context {
     /// The master keys; an error that says how to give one when there is none.
     pub fn keys(&self) -> Result<&KeyRing> {
         self.keys.as_ref().map_err(Clone::clone)
+    }
+
+    /// The same for another database of the server, which stands for the target.
+    pub fn of_copy(&self, name: &str) -> Context {
+        Context {
+            settings: self.settings.clone(),
+            target: self.target.with_database(name),
+            keys: self.keys.clone(),
+            store: self.store.clone(),
+            progress: self.progress.clone(),
+            identity: self.identity.clone(),
+            path: self.path.clone(),
+            cancel: self.cancel.clone(),
+            asked: self.asked.clone(),
+            bringing_back: AtomicBool::new(self.bringing_back.load(Ordering::Relaxed)),
+            hide: self.hide.clone(),
+            faults: self.faults.clone(),
+            stands_for: Some(self.database().to_owned()),
+        }
+    }
+
+    /// The database's name, as its backups know it.
+    pub fn database(&self) -> &str {
+        self.stands_for.as_deref().unwrap_or_else(|| self.target.database())
     }
 
     /// A session in the target.

@@ -31,6 +31,11 @@ pub struct Ours {
 /// others had written by then was counted under a lock just before.
 pub async fn count(session: &Session, manifest: &Manifest, keys: &SubKeys, ours: &Ours) -> Result<Counted> {
     let mut counted = Counted::default();
+    if manifest.is_imported() {
+        let why = "the backup was imported, and when its rows are from is not known";
+        counted.unknowable.push(("every table".to_owned(), why.to_owned()));
+        return Ok(counted);
+    }
     let mut before = rows_by_table(session, manifest).await?;
     let tables = match counts::all(session, &manifest.sealed.snapshot, &ours.xids).await {
         Ok(tables) => tables,

@@ -144,7 +144,8 @@ impl Planned {
     }
 }
 
-fn age(seconds: i64) -> String {
+/// An age for people.
+pub(super) fn age(seconds: i64) -> String {
     match seconds {
         s if s < 120 => format!("{s} s"),
         s if s < 7200 => format!("{} min", s / 60),
@@ -155,18 +156,7 @@ fn age(seconds: i64) -> String {
 
 /// Finds the backup, opens its manifest, and finds out what a restore would do. Writes nothing.
 pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
-    let session = existing(ctx).await?;
-    let lineage = find_lineage(ctx, session.as_ref(), request.from_database.as_deref()).await?;
-    let id = match &request.before {
-        Some(what) => before(ctx, lineage, what).await?,
-        None => catalog::resolve(ctx, lineage, &request.selector).await?,
-    };
-    if let Some(session) = &session
-        && request.selector == "latest"
-        && let Ok(control::State::Present { .. }) = control::inspect(session.client()).await
-    {
-        catalog::warn_of_missing(ctx, lineage, id, &control::backups(session.client()).await?).await?;
-    }
+    let (session, lineage, id) = find_backup(ctx, request).await?;
     let (manifest, keys) = backup::open_manifest(ctx, lineage, id).await?;
     let mut planned = Planned {
         backup: id,
@@ -189,6 +179,23 @@ pub async fn plan(ctx: &Context, request: &Request) -> Result<Planned> {
         compare_with_target(ctx, &session, &mut planned, request).await?;
     }
     Ok(planned)
+}
+
+/// The backup that is meant, and a session in the target when there is such a database.
+pub(super) async fn find_backup(ctx: &Context, request: &Request) -> Result<(Option<Session>, Lineage, BackupId)> {
+    let session = existing(ctx).await?;
+    let lineage = find_lineage(ctx, session.as_ref(), request.from_database.as_deref()).await?;
+    let id = match &request.before {
+        Some(what) => before(ctx, lineage, what).await?,
+        None => catalog::resolve(ctx, lineage, &request.selector).await?,
+    };
+    if let Some(session) = &session
+        && request.selector == "latest"
+        && let Ok(control::State::Present { .. }) = control::inspect(session.client()).await
+    {
+        catalog::warn_of_missing(ctx, lineage, id, &control::backups(session.client()).await?).await?;
+    }
+    Ok((session, lineage, id))
 }
 
 /// A restore writes nothing itself before it counts, so rows that are gone were deleted by others.

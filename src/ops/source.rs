@@ -189,7 +189,7 @@ pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
 
 /// Connections of a restore. 1 is the setting's default, and stands for as many as this machine has cores:
 /// each keeps about one of ours busy and one of the server's.
-fn restore_jobs(set: u32) -> u32 {
+pub(super) fn restore_jobs(set: u32) -> u32 {
     match set {
         0 | 1 => std::thread::available_parallelism()
             .map_or(2, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))

@@ -11,6 +11,7 @@ use super::run::unfinished;
 use crate::clock::Time;
 use crate::control::{self, LockRow, MigrationRow};
 use crate::error::Result;
+use crate::manifest::IMPORTED;
 use crate::migration::plan::{self, Selection};
 use crate::postgres::{Session, databases, guard};
 
@@ -124,7 +125,12 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         status.last_drill = items.iter().filter_map(|item| item.drilled_at).max();
         status.last_backup = items
             .into_iter()
-            .find(|item| matches!(item.status.as_str(), "verified" | "complete") && item.purpose != "safety");
+            // What was imported is older than it is.
+            .find(|item| {
+                matches!(item.status.as_str(), "verified" | "complete")
+                    && item.purpose != "safety"
+                    && !item.tags.iter().any(|tag| tag == IMPORTED)
+            });
         // Without a key no journal can be read; the row that a dead run left in the lock tells as much.
         if let (Err(_), Some(row)) = (&ctx.keys, &status.lock) {
             status.unfinished.push(row.run.to_string());

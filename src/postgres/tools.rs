@@ -75,7 +75,8 @@ pub(super) fn client(program: &Path, target: &Target, settings: &[(&str, &str)])
     command
 }
 
-fn plain(program: &Path) -> Command {
+/// A client program that connects to nothing.
+pub(super) fn plain(program: &Path) -> Command {
     let mut command = Command::new(program);
     // PATH is for Debian's wrapper, a script.
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C").stdin(Stdio::null());
@@ -135,7 +136,7 @@ fn version(program: &Path) -> Option<String> {
 }
 
 /// The major version in what `--version` prints, such as `pg_dump (PostgreSQL) 15.18 (Debian 15.18-1)`.
-fn major(text: &str) -> Option<u32> {
+pub(crate) fn major(text: &str) -> Option<u32> {
     let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

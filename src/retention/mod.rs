@@ -9,6 +9,8 @@
 //! stay for `keep_within` or as one of the last [`KEEP_SAFETY`] of them, by a tag, or by a pin; they
 //! take no place of the other rules and are never the newest good one.
 //!
+//! Imported dumps hold what is older than they are: they take no place either, and stay until somebody deletes them.
+//!
 //! `max_size_bytes` comes last: while the rest is larger, the oldest that is not protected goes, although
 //! a rule kept it. Protected are the newest good backup, pinned ones, and those that an unfinished run
 //! needs. With no rule at all, everything stays; with `max_size_bytes` alone, every good one that fits.
@@ -20,7 +22,7 @@ use chrono::TimeDelta;
 use self::periods::Period;
 use crate::clock::Time;
 use crate::ids::BackupId;
-use crate::manifest::Purpose;
+use crate::manifest::{IMPORTED, Purpose};
 use crate::settings::RetentionRules;
 
 /// This many safety backups stay whatever their age, while any rule is set.
@@ -78,9 +80,13 @@ impl Judged<'_> {
         self.keep(reason);
     }
 
+    fn is_imported(&self) -> bool {
+        self.candidate.tags.iter().any(|tag| tag == IMPORTED)
+    }
+
     /// What the ordinary rules see.
     fn counts(&self) -> bool {
-        self.candidate.good && self.candidate.purpose != Purpose::Safety
+        self.candidate.good && self.candidate.purpose != Purpose::Safety && !self.is_imported()
     }
 }
 
@@ -123,6 +129,9 @@ fn protect(judged: &mut [Judged]) {
     for one in judged {
         if one.candidate.pinned {
             one.protect("pinned");
+        }
+        if one.candidate.good && one.is_imported() {
+            one.protect("imported");
         }
         if let Some(run) = &one.candidate.needed_by {
             one.protect(format!("needed by run `{run}`"));

@@ -108,6 +108,10 @@ const CASES: &[(&str, &str, &str)] = &[
     ("last=9", "a 1d, b 2d", "ab"),
     ("last=2", "a 1d, b 2d bad, c 3d, d 4d", "ac"),
     ("last=2", "a 1d safety, b 2d safety, c 3d, d 4d, e 5d", "abcd"),
+    // Imported ones stay and take no place.
+    ("last=1", "a 1d tag=imported, b 2d, c 3d", "ab"),
+    ("within=1d size=1", "a 90d tag=imported, b 40d, c 50d", "ba"),
+    ("last=1", "a 1d tag=imported bad, b 2d, c 3d", "b"),
     // Of two made at one moment, the greater id is the newer one.
     ("last=1", "a 1d, b 1d", "b"),
     // Within a span, its first moment included; clocks that run ahead count as now.

@@ -139,6 +139,7 @@ impl App {
                 Arc::new(move |text: &str| scrubber.text(text))
             },
             faults,
+            stands_for: None,
             settings,
         })
     }

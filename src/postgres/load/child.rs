@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::postgres::dump::read_end;
 
 /// Read and written at once.
@@ -117,11 +117,22 @@ pub(super) struct Said {
 
 /// Runs it to its end. `list`, when there is one, is given to it as the file of `--use-list`. Dropped, it
 /// is killed. `what` says what it is for: "the schema could not be loaded".
-pub(super) async fn run(
+pub(super) async fn run(command: Command, input: Input, list: Option<&Memory>, failed: &'static str) -> Result<Said> {
+    let keep = |mut stdout: ChildStdout| {
+        let mut all = Vec::new();
+        let _ = stdout.read_to_end(&mut all);
+        Ok(all)
+    };
+    run_with(command, input, list, failed, keep).await
+}
+
+/// [`run`], with its output taken by `take` on a thread of its own. When that gives up, the child meets a closed pipe.
+pub(super) async fn run_with(
     mut command: Command,
     input: Input,
     list: Option<&Memory>,
     failed: &'static str,
+    take: impl FnOnce(ChildStdout) -> Result<Vec<u8>> + Send + 'static,
 ) -> Result<Said> {
     let start = |error: &dyn std::fmt::Display| Error::failed("pg_restore could not be started").because(error);
     let stream = match input {
@@ -145,13 +156,7 @@ pub(super) async fn run(
     let process = Arc::new(Process { pid, child: Mutex::new(Some(child)) });
     let _guard = Guard(Arc::clone(&process));
 
-    let out = tokio::task::spawn_blocking(move || {
-        let mut all = Vec::new();
-        if let Some(mut stdout) = stdout {
-            let _ = stdout.read_to_end(&mut all);
-        }
-        all
-    });
+    let out = tokio::task::spawn_blocking(move || stdout.map_or_else(|| Ok(Vec::new()), take));
     let err = tokio::task::spawn_blocking(move || stderr.map(read_end).unwrap_or_default());
     let feeder = stream.zip(stdin).map(|((reader, told), stdin)| {
         let process = Arc::clone(&process);
@@ -161,12 +166,13 @@ pub(super) async fn run(
     let status = tokio::task::spawn_blocking(move || waiter.wait()).await.map_err(|error| start(&error))?;
     // The input's own failure is the cause, whatever pg_restore made of its end.
     if let Some(feeder) = feeder {
-        feeder
-            .await
-            .map_err(|error| Error::failed(failed).because(error))?
-            .map_err(|error| Error::failed(failed).because("the backup could not be read").because(error))?;
+        feeder.await.map_err(|error| Error::failed(failed).because(error))?.map_err(|error| {
+            // What a reader gives out as this is no fault of a disk or a network: the backup is another.
+            let kind = if error.kind() == io::ErrorKind::InvalidData { Kind::Verification } else { Kind::Failed };
+            Error::new(kind, failed).because("the backup could not be read").because(error)
+        })?;
     }
-    let stdout = out.await.map_err(|error| start(&error))?;
+    let stdout = out.await.map_err(|error| start(&error))??;
     let stderr = said(&err.await.map_err(|error| start(&error))?);
     match status {
         Ok(status) if status.success() => Ok(Said { stdout, stderr }),

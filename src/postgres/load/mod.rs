@@ -3,7 +3,10 @@
 mod analyze;
 mod child;
 mod early;
+mod foreign;
 mod rows;
+mod script;
+mod tables;
 
 use std::io::Read;
 use std::process::Command;
@@ -16,6 +19,9 @@ use crate::progress::{Event, Progress};
 pub use analyze::analyze;
 use child::{Input, Memory, STDIN_PATH, run};
 use early::Builder;
+pub use foreign::{Script, load_file, run_script};
+pub use script::write_script;
+pub use tables::{Selection, copy_rows, load_selected, prepare, read_rows};
 
 /// The step that bytes are told of.
 const STEP: &str = "load";

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::early::{Builder, Ready};
 use super::{Counter, DataSource, LoadPlan, TableLoad};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::postgres::{Session, TEXT_SETTINGS, Target, quote};
 
 /// A piece of COPY text.
@@ -89,12 +89,7 @@ async fn work(
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((at, table)) = next.and_then(|at| Some((at, plan.tables.get(at)?))) else { break };
-        let failed = || format!("table `{}` could not be loaded", table.table);
-        let rows = copy(&session, &plan.source, table, counter).await.map_err(|error| error.context(failed()))?;
-        if rows != table.rows {
-            return Err(Error::verification(failed())
-                .because(format!("{rows} rows arrived, and the backup has {}", table.rows)));
-        }
+        let rows = copy_checked(&session, &plan.source, table, counter).await?;
         loaded.push((at, rows));
         for entry in plan.source.indexes_of(table.block) {
             // Where nothing is built early, nobody listens.
@@ -105,8 +100,25 @@ async fn work(
     Ok(loaded)
 }
 
+/// Copies one table; an error when other rows arrive than the backup has.
+pub(super) async fn copy_checked(
+    session: &Session,
+    source: &Arc<dyn DataSource>,
+    table: &TableLoad,
+    counter: &Counter,
+) -> Result<u64> {
+    let failed = || format!("table `{}` could not be loaded", table.table);
+    let rows = copy(session, source, table, counter).await.map_err(|error| error.context(failed()))?;
+    if rows != table.rows {
+        return Err(
+            Error::verification(failed()).because(format!("{rows} rows arrived, and the backup has {}", table.rows))
+        );
+    }
+    Ok(rows)
+}
+
 /// The settings that pg_restore makes, and those that fix how the dump wrote its values.
-async fn prepare(session: &Session, role: Option<&str>) -> Result<()> {
+pub(super) async fn prepare(session: &Session, role: Option<&str>) -> Result<()> {
     // What was lost by a crash now would be lost with the whole scratch database; the swap's own commit
     // waits for all of it.
     // language=SQL
@@ -175,8 +187,11 @@ fn pieces(source: &dyn DataSource, block: usize, sender: &mpsc::Sender<Piece>) -
     let mut reader = source.rows(block)?;
     loop {
         let mut buffer = vec![0; CHUNK_BYTES];
-        let count = fill(&mut *reader, &mut buffer)
-            .map_err(|error| Error::failed("its rows could not be read from the backup").because(error))?;
+        let count = fill(&mut *reader, &mut buffer).map_err(|error| {
+            // What a reader gives out as this is no fault of a disk or a network: the backup is another.
+            let kind = if error.kind() == io::ErrorKind::InvalidData { Kind::Verification } else { Kind::Failed };
+            Error::new(kind, "its rows could not be read from the backup").because(error)
+        })?;
         if count == 0 {
             return Ok(());
         }
@@ -201,7 +216,7 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The server shows the row that it did not take; a log must not hold it. Line and column stay.
-fn without_values(error: &Error) -> Error {
+pub(super) fn without_values(error: &Error) -> Error {
     let mut clean = Error::new(error.kind(), error.message());
     for cause in error.causes() {
         if cause.contains("ailing row contains") {

@@ -37,7 +37,10 @@ I want to…                                       command
   bringing back
     know that a backup can be restored           ripcord drill latest
     look at a backup beside the database         ripcord restore latest --into NAME
+    bring one table back, beside the living one  ripcord restore latest --table NAME
     replace the database by a backup             ripcord restore latest
+    get a plain dump out of a backup             ripcord backup export latest -o FILE
+    make a backup of a plain dump                ripcord backup import FILE
     see and drop databases that were replaced    ripcord aside list";
 
 const EXIT_CODES: &str = "\
@@ -401,8 +404,6 @@ mod tests {
             "key add",
             "key rotate",
             "key remove",
-            "backup export x",
-            "backup import x",
             "apply --rehearse",
             "apply --writes capture",
             "validate --fix",

@@ -371,6 +371,10 @@ pub enum BackupCommand {
         /// The backup's id; a prefix is enough
         id: String,
     },
+    /// Write a backup as a plain dump or as SQL, for people without ripcord
+    Export(BackupExportArgs),
+    /// Make a backup of a dump that pg_dump wrote
+    Import(BackupImportArgs),
 }
 
 impl BackupCommand {
@@ -384,6 +388,8 @@ impl BackupCommand {
             BackupCommand::Pin { .. } => "backup pin",
             BackupCommand::Unpin { .. } => "backup unpin",
             BackupCommand::Delete { .. } => "backup delete",
+            BackupCommand::Export(_) => "backup export",
+            BackupCommand::Import(_) => "backup import",
         }
     }
 }
@@ -403,6 +409,78 @@ pub struct BackupCreateArgs {
     /// Then delete the backups that no rule keeps
     #[arg(long)]
     pub prune: bool,
+}
+
+/// `backup export`.
+///
+/// The file is not encrypted: whoever may read it reads the whole database. It is made for its owner alone (0600),
+/// and has its name only once everything in it was authenticated.
+#[derive(Clone, Debug, Args)]
+pub struct BackupExportArgs {
+    /// The backup's id (a prefix is enough), or `latest`
+    #[arg(value_name = "ID|latest")]
+    pub id: String,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", default_value = "custom")]
+    pub format: ExportFormat,
+    /// The file; `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace a file of that name
+    #[arg(long)]
+    pub force: bool,
+    /// The database that the backup was taken of, where the target is new or gone
+    #[arg(long, value_name = "NAME")]
+    pub from_database: Option<String>,
+    /// For SQL, the key of psql's \restrict, to have the same text each time [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    pub restrict_key: Option<String>,
+}
+
+/// `backup import`.
+///
+/// The dump is loaded into a scratch database on the target's server, that is backed up, and removed again: so an
+/// import that succeeds is a dump that can be restored. It becomes a manual backup of the target with the tag
+/// `imported`, which stays until it is deleted and is never what `latest` means. A dump's code runs as your role, and
+/// nothing has checked where it comes from: import what you trust.
+#[derive(Clone, Debug, Args)]
+pub struct BackupImportArgs {
+    /// The file, or the folder of a dump in directory format
+    pub file: PathBuf,
+    /// Its format [default: as it looks]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<ImportFormat>,
+    /// A tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Leave out who owns what and who may do what, where roles of the dump are not there
+    #[arg(long)]
+    pub no_owner: bool,
+}
+
+/// What a dump is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    /// pg_dump --format=custom
+    Custom,
+    /// pg_dump --format=directory
+    Directory,
+    /// pg_dump --format=tar
+    Tar,
+    /// SQL
+    Sql,
+    /// SQL within gzip
+    #[value(name = "sql.gz", alias = "sql-gz")]
+    SqlGz,
+}
+
+/// What an export writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A dump in pg_dump's custom format, for pg_restore, also with --jobs
+    Custom,
+    /// SQL, for psql
+    Sql,
 }
 
 /// Why a backup is made by hand.
@@ -463,8 +541,22 @@ pub struct RestoreArgs {
     /// Restore into a new database of this name; the target is left alone
     #[arg(long, value_name = "NAME")]
     pub into: Option<String>,
+    /// This table only, into the new database of `--into` or beside the living table; may be repeated
+    ///
+    /// `orders`, `public.orders` or `public."Orders"`. A partitioned table comes with the rows of all its partitions,
+    /// a table that others inherit from comes with those. Only the parts of the backup that hold these tables are
+    /// read.
+    ///
+    /// With `--into NAME`: the tables with types, functions, sequences and whatever else they stand on, defaults,
+    /// indexes, constraints, comments, and the foreign keys between them. Left out, and listed: foreign keys to other
+    /// tables, triggers, rules, policies and grants; only the owner is let into the database.
+    ///
+    /// Without: the rows, in a new table `TABLE_restored_…` in the same schema, with the columns and the primary key
+    /// alone. It belongs to the living table's owner and nobody else has rights on it. The living table is not touched.
+    #[arg(long = "table", value_name = "TABLE", conflicts_with_all = ["confirm", "writes"])]
+    pub tables: Vec<String>,
     /// How to replace the target
-    #[arg(long, value_name = "MODE", default_value = "auto", conflicts_with = "into")]
+    #[arg(long, value_name = "MODE", default_value = "auto", conflicts_with_all = ["into", "tables"])]
     pub mode: RestoreMode,
     /// What holds for writes that others commit after the backup
     #[arg(long, value_name = "HOW")]

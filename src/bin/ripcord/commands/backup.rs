@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use ripcord::control;
 use ripcord::error::Kind;
 use ripcord::ids::Lineage;
-use ripcord::manifest::Purpose;
+use ripcord::manifest::{IMPORTED, Purpose};
 use ripcord::ops::catalog::{self, Item};
+use ripcord::ops::export::{self, Destination, Format};
+use ripcord::ops::import;
 use ripcord::ops::report::Outcome;
 use ripcord::ops::{Context, RunReport, backup, prune, restore, run, upkeep};
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
-use crate::args::{BackupCommand, BackupCreateArgs, BackupVerifyArgs, VerifyLevel};
+use crate::args::{
+    BackupCommand, BackupCreateArgs, BackupExportArgs, BackupImportArgs, BackupVerifyArgs, ExportFormat, ImportFormat,
+    VerifyLevel,
+};
 
 /// Runs it.
 pub async fn run(app: &App, command: BackupCommand) -> Result<Exit> {
@@ -25,10 +30,18 @@ pub async fn run(app: &App, command: BackupCommand) -> Result<Exit> {
         BackupCommand::Pin { id } => pin(app, &ctx, &id, true).await,
         BackupCommand::Unpin { id } => pin(app, &ctx, &id, false).await,
         BackupCommand::Delete { id } => delete(app, &ctx, &id).await,
+        BackupCommand::Export(args) => export(app, &ctx, args).await,
+        BackupCommand::Import(args) => import(app, &ctx, args).await,
     }
 }
 
 async fn create(app: &App, ctx: &Context, args: BackupCreateArgs) -> Result<Exit> {
+    if args.tags.iter().any(|tag| tag == IMPORTED) {
+        return Err(Error::usage(format!(
+            "the tag `{IMPORTED}` is for dumps from elsewhere: `latest` leaves them out"
+        ))
+        .hint("take another word, or: ripcord backup import FILE"));
+    }
     let (taken, lineage) = upkeep::create_backup(ctx, Purpose::from(args.purpose), args.tags).await?;
     let mut report = RunReport::new("backup create", Outcome::Done, "unchanged");
     report.backup_id = Some(taken.id);
@@ -98,7 +111,7 @@ fn row(item: &Item) -> Vec<String> {
     vec![
         item.id.to_string(),
         item.created_at.format("%Y-%m-%d %H:%M:%S").to_string(),
-        item.purpose.clone(),
+        if item.tags.iter().any(|tag| tag == IMPORTED) { IMPORTED.to_owned() } else { item.purpose.clone() },
         item.status.clone(),
         size(item.raw_bytes),
         size(item.stored_bytes),
@@ -210,6 +223,76 @@ async fn delete(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
     prune::delete_one(ctx, lineage, id).await?;
     let mut report = RunReport::new("backup delete", Outcome::Done, "unchanged");
     report.backup_id = Some(id);
+    app.out.report(&report);
+    Ok(Exit::DONE)
+}
+
+async fn export(app: &App, ctx: &Context, args: BackupExportArgs) -> Result<Exit> {
+    let file = (args.output.as_os_str() != "-").then_some(args.output);
+    if file.is_none() && app.out.style().json {
+        return Err(Error::usage("`--json` and the export would both go to standard output")
+            .hint("name a file after `-o`, or leave `--json` out"));
+    }
+    let format = match args.format {
+        ExportFormat::Custom => Format::Custom,
+        ExportFormat::Sql => Format::Sql,
+    };
+    if args.restrict_key.is_some() && format == Format::Custom {
+        return Err(Error::usage("`--restrict-key` is for SQL").hint("add `--format sql`"));
+    }
+    ctx.keys()?;
+    let lineage = match &args.from_database {
+        Some(name) => restore::find_lineage(ctx, None, Some(name)).await?,
+        None => known(ctx).await?.0,
+    };
+    let id = catalog::resolve(ctx, lineage, &args.id).await?;
+    let to = match file {
+        Some(path) => Destination::File { path, force: args.force },
+        None => Destination::Pipe(Box::new(std::io::stdout())),
+    };
+    let request = export::Request { format, to, restrict_key: args.restrict_key };
+    let exported = export::export(ctx, lineage, id, request).await?;
+    if let Some(file) = &exported.file {
+        app.out.warn(&format!("`{}` is not encrypted: whoever may read it reads the whole database", file.display()));
+    }
+    let mut report = RunReport::new("backup export", Outcome::Done, "unchanged");
+    report.backup_id = Some(id);
+    report.hint = exported.file.as_ref().map(|file| how_to_load(format, file));
+    report.proof = serde_json::json!(exported);
+    app.out.report(&report);
+    Ok(Exit::DONE)
+}
+
+fn how_to_load(format: Format, file: &std::path::Path) -> String {
+    let file = file.display();
+    match format {
+        Format::Custom => format!("pg_restore --exit-on-error --jobs=4 --dbname=NEW_DATABASE '{file}'"),
+        Format::Sql => format!("psql -X -v ON_ERROR_STOP=1 --dbname=NEW_DATABASE --file='{file}'"),
+    }
+}
+
+async fn import(app: &App, ctx: &Context, args: BackupImportArgs) -> Result<Exit> {
+    let format = args.format.map(|format| match format {
+        ImportFormat::Custom => import::Format::Custom,
+        ImportFormat::Directory => import::Format::Directory,
+        ImportFormat::Tar => import::Format::Tar,
+        ImportFormat::Sql => import::Format::Sql,
+        ImportFormat::SqlGz => import::Format::SqlGz,
+    });
+    let request = import::Request { file: args.file, format, tags: args.tags, no_owner: args.no_owner };
+    let (taken, format) = import::import(ctx, &request).await?;
+    app.out.data(&taken.id.to_string());
+    let mut report = RunReport::new("backup import", Outcome::Done, "unchanged");
+    report.backup_id = Some(taken.id);
+    report.hint = Some(format!("ripcord restore {} --into NAME", ripcord::ops::beside::short(taken.id)));
+    report.proof = serde_json::json!({
+        "location": taken.location,
+        "format": format,
+        "rows": ripcord::ops::beside::total_rows(&taken.manifest),
+        "raw_bytes": taken.manifest.clear.raw_bytes,
+        "stored_bytes": taken.manifest.clear.stored_bytes,
+        "applied": taken.manifest.sealed.applied.len(),
+    });
     app.out.report(&report);
     Ok(Exit::DONE)
 }

@@ -1,8 +1,8 @@
 //! `restore`: bring a backup back, beside the database or in its place.
 
-use ripcord::ops::RunReport;
 use ripcord::ops::report::Outcome;
 use ripcord::ops::restore::{self, Mode, Request};
+use ripcord::ops::{Context, RunReport, table};
 use ripcord::settings::Writes;
 use ripcord::{Error, Result};
 
@@ -32,6 +32,9 @@ pub async fn run(app: &App, args: RestoreArgs) -> Result<Exit> {
         // Whoever confirms has been shown how many writes go, and the replaced database is kept.
         writes: args.writes.map_or(Writes::AcceptLoss, Into::into),
     };
+    if !args.tables.is_empty() {
+        return tables(app, &ctx, &request, &args.tables).await;
+    }
     let planned = restore::plan(&ctx, &request).await?;
     for line in planned.lines() {
         app.out.say(&line);
@@ -52,6 +55,24 @@ pub async fn run(app: &App, args: RestoreArgs) -> Result<Exit> {
         confirm_database(app, args.confirm.as_deref(), ctx.target.database(), "replace", &again)?;
     }
     let report = restore::execute(&ctx, &request, planned).await;
+    app.out.report(&report);
+    Ok(Exit(report.exit_code))
+}
+
+/// Single tables: nothing is replaced, so nothing is asked.
+async fn tables(app: &App, ctx: &Context, request: &Request, asked: &[String]) -> Result<Exit> {
+    let planned = table::plan(ctx, request, asked).await?;
+    for line in planned.lines() {
+        app.out.say(&line);
+    }
+    let report = if app.resolved.dry_run {
+        let mut report = RunReport::new("restore", Outcome::Done, "unchanged, this was a dry run");
+        report.backup_id = Some(planned.backup);
+        report.proof = serde_json::json!({ "plan": planned });
+        report
+    } else {
+        table::execute(ctx, &planned).await
+    };
     app.out.report(&report);
     Ok(Exit(report.exit_code))
 }
