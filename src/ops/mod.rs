@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod drill;
 pub mod fault;
 pub mod heartbeat;
+pub mod keys;
 pub mod losses;
 pub mod migrate;
 pub mod proof;
@@ -26,7 +27,9 @@ pub mod run;
 pub mod rungs;
 pub mod status;
 pub mod upkeep;
+pub mod verify;
 
+mod journals;
 mod large;
 mod leftovers;
 mod source;

@@ -11,6 +11,7 @@ mod doctor;
 mod drill;
 mod failures;
 mod hostile;
+mod keys;
 mod postgres_a;
 mod postgres_b;
 mod prune;

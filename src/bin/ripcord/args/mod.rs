@@ -36,7 +36,9 @@ I want to…                                       command
     know that a backup can be restored           ripcord drill latest
     look at a backup beside the database         ripcord restore latest --into NAME
     replace the database by a backup             ripcord restore latest
-    see and drop databases that were replaced    ripcord aside list";
+    see and drop databases that were replaced    ripcord aside list
+    let another key open the backups             ripcord key add
+    exchange the key, also one that leaked       ripcord key rotate [--reencrypt]";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done · 1 failed or invalid, database unchanged · 2 usage or configuration ·
@@ -170,7 +172,7 @@ pub enum Command {
     },
     /// Restore a backup into a scratch database, compare, time and record it
     Drill(DrillArgs),
-    /// Make and name master keys
+    /// Make and name master keys; say who opens the backups
     Key {
         /// What to do.
         #[command(subcommand)]
@@ -239,6 +241,9 @@ impl Command {
             Command::Key { command } => match command {
                 KeyCommand::Generate { .. } => "key generate",
                 KeyCommand::Id => "key id",
+                KeyCommand::Add(_) => "key add",
+                KeyCommand::Rotate(_) => "key rotate",
+                KeyCommand::Remove(_) => "key remove",
             },
             Command::Lock { command } => match command {
                 LockCommand::Status => "lock status",
@@ -265,7 +270,7 @@ impl Command {
             | Command::New(_)
             | Command::Validate(_)
             | Command::Config
-            | Command::Key { .. } => Reach::Nothing,
+            | Command::Key { command: KeyCommand::Generate { .. } | KeyCommand::Id } => Reach::Nothing,
             Command::Doctor
             | Command::Wait(_)
             | Command::Status(_)
@@ -281,7 +286,7 @@ impl Command {
                 _ => Reach::Stores,
             },
             Command::Drill(_) => Reach::Stores,
-            Command::Prune(_) => Reach::StoresWithDryRun,
+            Command::Prune(_) | Command::Key { .. } => Reach::StoresWithDryRun,
             Command::Renumber(_)
             | Command::Apply(_)
             | Command::Rollback(_)
@@ -366,9 +371,8 @@ mod tests {
             "metrics",
             "verify-db",
             "analyze x",
-            "key add",
-            "key rotate",
-            "key remove",
+            "key list",
+            "key rotate --old-key-file a --old-key-env b",
             "backup export x",
             "backup import x",
             "apply --rehearse",

@@ -116,6 +116,8 @@ pub fn settings(resolver: &mut Resolver<'_>, typed: &Overrides, base: &Path) -> 
             store,
             environment: defaults.environment,
             key: None,
+            recovery_keys: Vec::new(),
+            offline_keys: Vec::new(),
             pg_bin,
             backup,
             retention,
