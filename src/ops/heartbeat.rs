@@ -7,7 +7,7 @@ use crate::ids::RunId;
 use crate::postgres::{Session, Target};
 
 /// Several beats fall into the time after which a silent holder counts as dead.
-const INTERVAL: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Beats until it is dropped.
 pub struct Heartbeat(tokio::task::JoinHandle<()>);

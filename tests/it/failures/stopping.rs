@@ -151,6 +151,24 @@ fn a_second_signal_stops_at_once_and_recover_mends() {
 }
 
 #[test]
+fn a_living_run_renews_its_row_of_the_lock() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    project.migration("002_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
+    let point = project.path().join("point");
+    let mut running =
+        Running::with_faults(&project, &["--json", "apply"], &format!("apply_backed_up=wait:{}", point.display()));
+    running.until("the point", || point.exists());
+    let row = "select heartbeat > since, expires_at - heartbeat from ripcord.lock";
+    let first = db.sql(row);
+    let (_, lifetime) = first.split_once('|').unwrap();
+    wait_until("a beat", || db.sql(row) == format!("t|{lifetime}"));
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    assert_eq!(db.sql("select count(*) from ripcord.lock"), "0");
+}
+
+#[test]
 fn a_second_run_at_the_same_time_is_told_who_holds_the_lock() {
     let db = Cluster::shared().database();
     let project = shop(&db);
