@@ -77,13 +77,26 @@ fn write_backup(store: &Store, lineage: Lineage, keys: &[&MasterKey], number: us
     let dump = testing::Dump::new(15).table(2, "orders", &rows).bytes();
     let (id, data_key) = (BackupId::new(), DataKey::generate());
     let subkeys = data_key.subkeys();
-    let of = StreamId { lineage, backup: id, stream: 0 };
-    let mut writer = ArchiveWriter::begin(Vec::new(), of, &subkeys, 1, 1).unwrap();
-    writer.feed(&dump).unwrap();
-    let finished = writer.finish().unwrap();
-    let mut object = store.begin_stream(lineage, id, 0).unwrap();
-    std::io::Write::write_all(&mut object, &finished.sink).unwrap();
-    object.finish().unwrap();
+    // Every fifth has several streams.
+    let mut contents = None;
+    let mut streams = Vec::new();
+    for stream in 0..if number % 5 == 4 { 3 } else { 1 } {
+        let of = StreamId { lineage, backup: id, stream };
+        let mut writer = ArchiveWriter::begin(Vec::new(), of, &subkeys, 1, 1).unwrap();
+        writer.feed(&dump).unwrap();
+        let finished = writer.finish().unwrap();
+        let mut object = store.begin_stream(lineage, id, stream).unwrap();
+        std::io::Write::write_all(&mut object, &finished.sink).unwrap();
+        object.finish().unwrap();
+        streams.push(StreamRecord {
+            number: stream,
+            stored_bytes: finished.stored_bytes,
+            sha256: finished.stored_sha256,
+            index: finished.index,
+        });
+        contents = Some(finished.contents);
+    }
+    let contents = contents.unwrap();
     let created_at = ripcord::clock::now();
     let clear = Clear {
         format: FORMAT,
@@ -93,10 +106,10 @@ fn write_backup(store: &Store, lineage: Lineage, keys: &[&MasterKey], number: us
         purpose: Purpose::Manual,
         database: "small".to_owned(),
         created_at,
-        raw_bytes: finished.contents.raw_bytes,
-        stored_bytes: finished.stored_bytes,
+        raw_bytes: streams.iter().map(|stream| stream.index.raw_bytes).sum(),
+        stored_bytes: streams.iter().map(|stream| stream.stored_bytes).sum(),
     };
-    let inventory = Inventory::of(&finished.contents.toc);
+    let inventory = Inventory::of(&contents.toc);
     let sealed = Sealed {
         lineage,
         backup: id,
@@ -107,12 +120,7 @@ fn write_backup(store: &Store, lineage: Lineage, keys: &[&MasterKey], number: us
         server_version: "15.18".to_owned(),
         tool_version: "15.18".to_owned(),
         ripcord_version: "0".to_owned(),
-        streams: vec![StreamRecord {
-            number: 0,
-            stored_bytes: finished.stored_bytes,
-            sha256: finished.stored_sha256,
-            index: finished.index,
-        }],
+        streams,
         properties: manifest::DatabaseProperties::default(),
         extensions: Vec::new(),
         large_objects: 0,
@@ -280,6 +288,21 @@ fn a_rotation_changes_who_opens_and_nothing_else() {
     none_opens_with(&store(&project), &first_key());
 }
 
+/// The reader that shares no code with ours, down to the rows' digests; and what it gives is a dump.
+fn a_second_reader_reads(project: &Project, key: &MasterKey, id: &str) {
+    project.write("second.key", key.to_hex().expose_secret());
+    let location = project.json(&["backup", "show", id]).items()[0]["location"].as_str().unwrap().to_owned();
+    let dump = project.path().join("second.dump");
+    let mut python = std::process::Command::new("python3");
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/read-archive.py"));
+    python.arg(project.path().join("second.key")).arg(location).arg("-o").arg(&dump);
+    let modules = std::env::var("RIPCORD_TEST_PYTHONPATH")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/python").to_owned());
+    let output = python.env("PYTHONPATH", modules).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(dump).unwrap().starts_with(b"PGDMP"));
+}
+
 #[test]
 fn what_leaked_opens_nothing_that_was_sealed_anew() {
     let db = Cluster::shared().database();
@@ -329,6 +352,7 @@ fn what_leaked_opens_nothing_that_was_sealed_anew() {
     assert_eq!(project.json(&["restore", "latest", "--dry-run"]).result()["backup_id"], latest.as_str());
     project.run(&["drill", &pinned]).expect_code(0);
     project.run(&["backup", "verify", "--all", "--level", "toc"]).expect_code(0);
+    a_second_reader_reads(&project, &new, &latest);
     let sum = |sql: &str| db.sql(&format!("select {sql} from ripcord.backup_history where id = '{latest}'"));
     let (lineage, id) = all(&store).into_iter().find(|(_, id)| id.to_string() == latest).unwrap();
     assert_eq!(sum("digest"), opens(&store, lineage, id, &new).unwrap().sealed.streams[0].sha256);
