@@ -276,8 +276,12 @@ fn nothing_secret_is_seen_of_the_children() {
     let run =
         vault.command(&["--json", "backup", "create"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = run.id();
-    while !family(pid).values().any(|name| name == "pg_dump") {}
-    // Its environment is its own only after exec, which the name already tells.
+    // Waiting for the lock, it is the dump itself: asked for its version, pg_dump runs too.
+    let waiting = format!(
+        "select count(*) from pg_stat_activity where datname = '{}' and wait_event_type = 'Lock' and query like 'LOCK TABLE%'",
+        db.name
+    );
+    while db.sql(&waiting) == "0" {}
     assert!(search_processes(pid, "pg_dump runs").contains(&"pg_dump".to_owned()));
     vault.search("pg_dump runs");
     db.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()");

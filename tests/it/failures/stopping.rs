@@ -227,7 +227,7 @@ fn a_control_schema_that_is_not_ours_is_refused() {
 fn an_approval_is_asked_for_and_recorded() {
     let db = Cluster::shared().database();
     let project = Project::new(&db);
-    project.write("ripcord.toml", "[environments.live]\nprotected = true\napproval = true\n");
+    project.write("ripcord.toml", "[environments.live]\napproval = true\n");
     let project = project.env("RIPCORD_ENV", "live");
     project.migration("001_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
     let ran = project.json(&["apply"]).expect_code(7);
