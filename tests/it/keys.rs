@@ -209,6 +209,8 @@ fn a_key_from_the_safe_opens_everything_when_the_main_one_is_lost() {
     assert_eq!(db.cluster.sql(&kept, "select count(*) from orders"), "100");
     // The journals are believed, so that nothing is in the way of pruning; what it does not open is named.
     alone.run(&["prune", "--dry-run"]).expect_code(0);
+    let latest = alone.run(&["restore", "latest", "--dry-run"]).expect_code(2);
+    assert!(latest.stderr.contains(&first_key().id().0), "{latest:#?}");
     let shut = alone.run(&["restore", &late, "--into", &format!("{kept}2")]).expect_code(2);
     assert!(shut.stderr.contains(&first_key().id().0), "{shut:#?}");
     db.cluster.sql("postgres", &format!("drop database {kept}"));
@@ -235,6 +237,9 @@ fn a_recovery_key_in_the_configuration_opens_every_new_backup() {
     alone.shop();
     alone.migration("003_more.sql", "CREATE TABLE more (id int);", "DROP TABLE more;");
     alone.run(&["apply"]).expect_code(0);
+    // As long as it is configured, taking it away would last until the next backup.
+    let refused = project.run(&["key", "remove", &recovery.id().0]).expect_code(7);
+    assert!(refused.stderr.contains("is configured"), "{refused:#?}");
     // A backup without it would not be what was asked for.
     std::fs::remove_file(&file).unwrap();
     let before = all(&store(&project)).len();
@@ -503,6 +508,9 @@ fn a_key_that_is_lost_for_good_needs_a_new_store() {
 #[test]
 fn a_rotation_needs_two_keys_and_says_how() {
     let project = without_server();
+    let (_, file) = key_file(&project, "new.key");
+    project.run(&["key", "rotate", "--new-key-file", &file]).expect_code(0);
+    assert!(!project.store().exists(), "a store was made by looking for one");
     write_backup(&store(&project), Lineage::new(), &[&first_key()], 1);
     project.run(&["key", "rotate"]).expect_code(2).expect_end("unchanged", "ripcord key generate");
     project.write("same.key", KEY);

@@ -116,6 +116,12 @@ pub async fn execute(
     // Refused before anything is held or written.
     plan.permits(confirmed)?;
 
+    // A store in which there is nothing is not made by looking for it.
+    let store = vault.store.clone();
+    if blocking(move || store.lineages()).await?.is_empty() {
+        return Ok(Done::default());
+    }
+
     // One command at a time rewrites manifests, and none while a run of this database is at work.
     let held = hold(vault).await?;
     let guard = lock_database(vault, database).await?;

@@ -139,6 +139,14 @@ fn backups(count: usize) -> String {
 /// Looks at every manifest.
 pub(super) fn plan(store: &Store, ring: &KeyRing, configured: &KeyRing, work: &Work) -> Result<Plan> {
     let mut plan = Plan { lines: Vec::new(), lost: 0, refusals: Vec::new() };
+    if let Work::Remove { key } = work
+        && configured.find(key).is_some()
+    {
+        plan.refusals.push(
+            Error::refused(format!("key `{key}` is configured: the next backup would open with it again"))
+                .hint("take it out of `[key]` (the main key: `ripcord key rotate`), then remove it"),
+        );
+    }
     for lineage in store.lineages()? {
         let mut lines = Vec::new();
         for id in store.backups(lineage)? {
@@ -149,7 +157,7 @@ pub(super) fn plan(store: &Store, ring: &KeyRing, configured: &KeyRing, work: &W
                 Err(error) => return Err(error),
             }
         }
-        refuse(store, ring, configured, lineage, &lines, work, &mut plan.refusals)?;
+        refuse(store, ring, lineage, &lines, work, &mut plan.refusals)?;
         plan.lines.extend(lines);
     }
     plan.lost = plan.lines.iter().filter(|line| line.does.loses()).count();
@@ -231,20 +239,11 @@ fn line(lineage: Lineage, id: BackupId, bytes: &[u8], ring: &KeyRing, work: &Wor
 fn refuse(
     store: &Store,
     ring: &KeyRing,
-    configured: &KeyRing,
     lineage: Lineage,
     lines: &[Line],
     work: &Work,
     refusals: &mut Vec<Error>,
 ) -> Result<()> {
-    if let Work::Remove { key } = work
-        && configured.primary().id() == *key
-    {
-        refusals.push(
-            Error::refused(format!("key `{key}` is the one in use: the next backup would be sealed with it again"))
-                .hint("configure another key first, or: ripcord key rotate"),
-        );
-    }
     for line in lines.iter().filter(|line| line.does == Does::Delete) {
         if store.marks(lineage, line.id)?.iter().any(|mark| matches!(mark, Mark::Pinned { .. })) {
             refusals.push(

@@ -134,6 +134,12 @@ async fn change(
         return Ok(Exit::DONE);
     }
     plan.permits(confirmed)?;
+    // Before it is done: afterwards it could not be undone.
+    let shut: Vec<&Line> =
+        plan.lines.iter().filter(|line| line.does == Does::Reencrypt && line.note.is_some()).collect();
+    if let Some(note) = shut.first().and_then(|line| line.note.as_deref()) {
+        app.out.warn(&format!("of {} backups: {note}", shut.len()));
+    }
     app.approve(&format!(
         "Rewrite who opens {} backups",
         plan.lines.iter().filter(|line| line.does.changes()).count()
@@ -181,11 +187,6 @@ fn tell_rest(app: &App, work: &Work, lines: &[Line]) {
     let unopened = lines.iter().filter(|line| line.does == Does::Unopened).count();
     if unopened > 0 {
         app.out.warn(&format!("{unopened} backups open with no key at hand, and were left alone: see --dry-run"));
-    }
-    for line in lines.iter().filter(|line| line.does == Does::Reencrypt) {
-        if let Some(note) = &line.note {
-            app.out.warn(&format!("backup `{}`: {note}", line.id));
-        }
     }
     match work {
         Work::Add { keys } => {
