@@ -9,6 +9,7 @@ standard output, and the JSON then goes to standard error). Needs the packages `
 `zstandard`.
 """
 import argparse, hashlib, json, pathlib, struct, sys
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -57,31 +58,59 @@ def frames(file, section, subkey, salt, lineage, backup, stream, extra=b""):
         header = file.read(17)
         assert len(header) == 17, f"cut off before or in the header of frame {counter}"
         length, kind, number, mark = struct.unpack("<IBI8s", header)
-        assert mark == salt[:8] and number == counter and kind & ~1 == section, f"frame {counter} is not at its place"
+        assert mark == salt[:8], f"frame {counter} belongs to another stream"
+        assert kind <= MANIFEST + 1, f"frame {counter} has the unknown kind {kind}"
+        assert kind & ~1 == section, f"the last frame is missing: another section begins at frame {counter}"
+        assert number == counter, f"frame {number} stands at the place of frame {counter}"
         assert 16 < length <= MAX_SEALED, f"frame {counter} has an impossible length"
         last = bool(kind & 1)
         bound = struct.pack("<I16s16sIBI", 1, lineage, backup, stream, kind, counter) + extra
         nonce = struct.pack("<III", stream, counter, last)
-        compressed = cipher.decrypt(nonce, file.read(length), bound)
+        stored = file.read(length)
+        assert len(stored) == length, f"cut off within frame {counter}"
+        try:
+            compressed = cipher.decrypt(nonce, stored, bound)
+        except InvalidTag:
+            raise AssertionError(f"frame {counter} is not authentic") from None
         plain = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=FRAME)
         assert 0 < len(plain) <= FRAME and (last or len(plain) == FRAME), f"frame {counter} has an odd size"
         yield plain, 17 + length
         counter += 1
 
 
+def read_part(file, path):
+    """A length, and as many bytes; nothing is allocated for more than the file has."""
+    length = file.read(4)
+    assert len(length) == 4, "the manifest is cut off"
+    (length,) = struct.unpack("<I", length)
+    assert length <= path.stat().st_size - file.tell(), "the manifest is cut off"
+    return file.read(length)
+
+
+def read_json(text, what):
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise AssertionError(f"the {what} of the manifest is not readable") from None
+
+
 def read_manifest(path, master):
     with open(path, "rb") as file:
         assert file.read(8) == b"ripcman\n", "not a manifest"
-        (format_,) = struct.unpack("<I", file.read(4))
+        format_ = int.from_bytes(file.read(4), "little")
         assert format_ == 1, f"format {format_}"
-        clear_json = file.read(*struct.unpack("<I", file.read(4)))
-        clear, wraps = json.loads(clear_json), json.loads(file.read(*struct.unpack("<I", file.read(4))))
+        clear_json = read_part(file, path)
+        clear, wraps = read_json(clear_json, "clear part"), read_json(read_part(file, path), "list of wrapped keys")
+        assert clear["format"] == 1 and clear["kind"] == "dump", "a format or a kind that this reader does not know"
         lineage, backup = uuid.UUID(clear["lineage"]).bytes, uuid.UUID(clear["backup"]).bytes
         key_id = hkdf(master, "ripcord/1/key-id", 8).hex()
         wrap = next((wrap for wrap in wraps if wrap["key_id"] == key_id), None)
         assert wrap, f"the key {key_id} is not among {[wrap['key_id'] for wrap in wraps]}"
-        data_key = AESGCM(hkdf(master, "ripcord/1/wrap")).decrypt(
-            bytes.fromhex(wrap["nonce"]), bytes.fromhex(wrap["sealed"]), struct.pack("<I", 1) + backup + key_id.encode())
+        try:
+            data_key = AESGCM(hkdf(master, "ripcord/1/wrap")).decrypt(
+                bytes.fromhex(wrap["nonce"]), bytes.fromhex(wrap["sealed"]), struct.pack("<I", 1) + backup + key_id.encode())
+        except (InvalidTag, ValueError):
+            raise AssertionError(f"the data key does not open with key {key_id}") from None
         salt, extra = file.read(32), hashlib.sha256(clear_json).digest()
         parts = frames(file, MANIFEST, hkdf(data_key, "ripcord/1/manifest"), salt, lineage, backup, 0, extra)
         sealed = json.loads(b"".join(plain for plain, _ in parts))
@@ -94,6 +123,7 @@ def read_manifest(path, master):
 def read_stream(path, record, data_key, lineage, backup):
     with open(path, "rb") as file:
         header = file.read(84)
+        assert len(header) == 84, f"the header is cut off after {len(header)} bytes"
         expected = struct.pack("<8sI16s16sII", b"ripcord\n", 1, lineage, backup, record["number"], FRAME)
         assert header[:52] == expected, "the header is not the one of this stream"
         bind = header[52:], lineage, backup, record["number"]
@@ -250,8 +280,14 @@ def main():
     print(json.dumps(report, indent=2), file=sys.stderr if given.output == "-" else sys.stdout)
 
 
-if __name__ == "__main__":
+def run():
     try:
         main()
     except AssertionError as error:
         sys.exit(f"error: {error}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        sys.exit(f"error: a field of the manifest is missing or is something else: {error!r}")
+
+
+if __name__ == "__main__":
+    run()

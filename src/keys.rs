@@ -3,6 +3,8 @@
 //! Every derivation is HKDF-SHA-256 (RFC 5869) with an info string of its own, so that no two uses
 //! share a key. `docs/archive-format.md` lists them.
 
+mod handover;
+
 use std::fmt;
 
 use aes_gcm::aead::{Aead, Payload};
@@ -17,6 +19,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
 use crate::ids::BackupId;
+
+pub use handover::Handover;
 
 /// The format that wraps are bound to; the archive's own number.
 const FORMAT: u32 = 1;
@@ -166,6 +170,22 @@ impl KeyRing {
         &self.keys
     }
 
+    /// The same with further keys that only open. Keys that are held already are not taken twice.
+    pub fn with(&self, more: &[MasterKey]) -> KeyRing {
+        let mut keys = self.keys.clone();
+        for key in more {
+            if !keys.iter().any(|held| held.id() == key.id()) {
+                keys.push(key.clone());
+            }
+        }
+        KeyRing { keys }
+    }
+
+    /// The held key of that name.
+    pub fn find(&self, id: &KeyId) -> Option<&MasterKey> {
+        self.keys.iter().find(|key| key.id() == *id)
+    }
+
     /// Opens the first wrap that one of these keys made. The error names the key ids that could open
     /// it and those that are held.
     pub fn unwrap(&self, backup: BackupId, wraps: &[Wrap]) -> Result<DataKey> {
@@ -196,7 +216,7 @@ impl KeyRing {
 }
 
 /// Key ids of a manifest are not authenticated: what is no key id is not repeated to a terminal.
-fn printable(id: &KeyId) -> String {
+pub(crate) fn printable(id: &KeyId) -> String {
     if id.0.len() <= 64 && id.0.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         id.0.clone()
     } else {

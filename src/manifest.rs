@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::archive::index::missing_field;
 use crate::archive::inventory::Inventory;
 use crate::archive::seal::{FrameKey, Salt, Section, expect_end, new_salt, read_section, write_section};
 use crate::archive::{ArchiveError, FORMAT, Fingerprint, Index, StreamId};
@@ -436,11 +437,11 @@ fn json<T: Serialize + ?Sized>(name: &str, value: &T) -> Result<Vec<u8>> {
 /// serde's message can quote the text, and the sealed part is secret: the position is enough.
 fn read_json<T: serde::de::DeserializeOwned>(name: &str, what: &str, text: &[u8]) -> Result<T> {
     serde_json::from_slice(text).map_err(|error| {
-        Error::verification(format!("the {what} of {name} is not readable")).because(format!(
-            "unexpected JSON at line {}, column {}",
-            error.line(),
-            error.column()
-        ))
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Error::verification(format!("the {what} of {name} is not readable")).because(match missing_field(&error) {
+            Some(missing) => format!("{missing}, at {place}"),
+            None => format!("unexpected JSON at {place}"),
+        })
     })
 }
 

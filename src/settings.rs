@@ -295,6 +295,10 @@ pub struct Settings {
     pub environment: Environment,
     /// Where the master key comes from; `None` is found out before anything is dumped.
     pub key: Option<KeySource>,
+    /// Further master keys: every new backup is sealed for them as well.
+    pub recovery_keys: Vec<KeySource>,
+    /// Ids of keys that are kept elsewhere: the doctor says which backups they do not open yet.
+    pub offline_keys: Vec<String>,
     /// Folders with the programs of PostgreSQL, looked through first.
     pub pg_bin: Vec<PathBuf>,
     /// How a backup is made.
@@ -342,6 +346,8 @@ impl Default for Settings {
             store: "backups".to_owned(),
             environment: Environment::default(),
             key: None,
+            recovery_keys: Vec::new(),
+            offline_keys: Vec::new(),
             pg_bin: Vec::new(),
             backup: BackupSettings {
                 compression_level: 1,

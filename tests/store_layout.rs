@@ -213,6 +213,12 @@ impl Objects for FailsAtRemoval {
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<()> {
         self.below.replace(path, bytes)
     }
+    fn replace_existing(&self, path: &str, bytes: &[u8]) -> Result<bool> {
+        self.below.replace_existing(path, bytes)
+    }
+    fn hold(&self, name: &str) -> Result<Option<Box<dyn Send>>> {
+        self.below.hold(name)
+    }
     fn begin(&self, path: &str) -> Result<Box<dyn ObjectWriter>> {
         self.below.begin(path)
     }
@@ -235,6 +241,10 @@ impl Objects for FailsAtRemoval {
     fn sweep(&self, prefix: &str) -> Result<()> {
         self.count(prefix)?;
         self.below.sweep(prefix)
+    }
+    fn sweep_here(&self, folder: &str) -> Result<()> {
+        self.count(folder)?;
+        self.below.sweep_here(folder)
     }
     fn drop_cache(&self, path: &str) -> Result<()> {
         self.below.drop_cache(path)

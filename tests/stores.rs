@@ -96,6 +96,72 @@ fn replace_takes_the_place_of_what_is_there_and_of_nothing() {
 }
 
 #[test]
+fn what_was_removed_does_not_come_back_by_being_replaced() {
+    each(|name, store| {
+        assert!(!store.replace_existing("x/manifest", b"one").unwrap(), "{name}");
+        assert!(store.folders("").unwrap().is_empty(), "{name}: a folder was made");
+        store.create("x/manifest", b"one").unwrap();
+        assert!(store.replace_existing("x/manifest", b"two").unwrap(), "{name}");
+        assert_eq!(read(store, "x/manifest").unwrap(), b"two", "{name}");
+        assert_eq!(paths(store, ""), ["x/manifest"], "{name}");
+        store.create("x/other", b"").unwrap();
+        store.delete("x/manifest").unwrap();
+        assert!(!store.replace_existing("x/manifest", b"three").unwrap(), "{name}");
+        assert_eq!(paths(store, ""), ["x/other"], "{name}");
+    });
+}
+
+#[test]
+fn of_a_removal_and_a_replacement_at_once_the_removal_stays() {
+    for (name, make) in STORES {
+        let (store, _folder) = make();
+        for round in 0..200 {
+            let path = format!("{round}/manifest");
+            store.create(&path, b"old").unwrap();
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    store.replace_existing(&path, b"new").unwrap();
+                });
+                scope.spawn(|| {
+                    barrier.wait();
+                    store.delete(&path).unwrap();
+                });
+            });
+            assert_eq!(read(&*store, &path), None, "{name}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn one_at_a_time_holds_a_name() {
+    for (name, make) in STORES {
+        let (store, _folder) = make();
+        let held = store.hold("keys.lock").unwrap().expect("free");
+        assert!(store.hold("keys.lock").unwrap().is_none(), "{name}");
+        drop(held);
+        assert!(store.hold("keys.lock").unwrap().is_some(), "{name}");
+        // What is held is no lineage, and no backup.
+        assert!(store.folders("").unwrap().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn leftovers_of_one_folder_go_and_those_below_stay() {
+    each(|name, store| {
+        store.create("b/manifest", b"m").unwrap();
+        let above = store.begin("b/0.rip").unwrap();
+        let mut below = store.begin("b/marks/pinned").unwrap();
+        below.write_all(b"pin").unwrap();
+        std::mem::forget(above);
+        store.sweep_here("b").unwrap();
+        below.finish().unwrap();
+        assert_eq!(paths(store, ""), ["b/manifest", "b/marks/pinned"], "{name}");
+    });
+}
+
+#[test]
 fn a_stream_is_seen_when_it_is_finished() {
     each(|name, store| {
         let mut writer = store.begin("x/0.rip").unwrap();

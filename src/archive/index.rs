@@ -86,10 +86,22 @@ pub(super) fn encode(index: &Index) -> Result<Vec<u8>, ArchiveError> {
     }
 }
 
+/// Serde's words for a field that is not there: they quote our own name for it and nothing of the text.
+pub(crate) fn missing_field(error: &serde_json::Error) -> Option<String> {
+    let text = error.to_string();
+    let (fact, _) = text.split_once(" at line ")?;
+    fact.starts_with("missing field `").then(|| fact.to_owned())
+}
+
 pub(super) fn decode(bytes: &[u8]) -> Result<Index, ArchiveError> {
     // serde's message can quote the text, which is secret: the position is enough.
-    let index: Index = serde_json::from_slice(bytes)
-        .map_err(|error| ArchiveError::IndexUnreadable(format!("line {}, column {}", error.line(), error.column())))?;
+    let index: Index = serde_json::from_slice(bytes).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        ArchiveError::IndexUnreadable(match missing_field(&error) {
+            Some(missing) => format!("{missing}, {place}"),
+            None => place,
+        })
+    })?;
     index.check()?;
     Ok(index)
 }

@@ -198,3 +198,46 @@ pub fn string(out: &mut Vec<u8>, text: Option<&[u8]>) {
         }
     }
 }
+
+/// Every place of a JSON text: its path, with the value there.
+pub fn places(value: &serde_json::Value, path: &str, found: &mut Vec<(String, serde_json::Value)>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, inner) in fields {
+                found.push((format!("{path}/{name}"), inner.clone()));
+                places(inner, &format!("{path}/{name}"), found);
+            }
+        }
+        serde_json::Value::Array(items) => {
+            for (number, inner) in items.iter().enumerate().take(2) {
+                found.push((format!("{path}/{number}"), inner.clone()));
+                places(inner, &format!("{path}/{number}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The text without the field, and with values that no field of ours has.
+pub fn wrong_at(whole: &serde_json::Value, path: &str, good: &serde_json::Value) -> Vec<(String, Vec<u8>)> {
+    use serde_json::json;
+    let mut wrong = Vec::new();
+    let (above, name) = path.rsplit_once('/').unwrap();
+    let mut without = whole.clone();
+    if let Some(fields) = without.pointer_mut(above).and_then(serde_json::Value::as_object_mut) {
+        fields.remove(name);
+        wrong.push(("missing".to_owned(), serde_json::to_vec(&without).unwrap()));
+    }
+    let mut values = vec![json!({ "nothing": "of ours" }), json!([[]])];
+    if good.is_number() {
+        values.extend([json!(-1), json!(-9_223_372_036_854_775_808_i64), json!(1e30), json!(0.5), json!("7")]);
+    } else {
+        values.extend([json!(7), json!(-1)]);
+    }
+    for value in values {
+        let mut changed = whole.clone();
+        *changed.pointer_mut(path).unwrap() = value.clone();
+        wrong.push((value.to_string(), serde_json::to_vec(&changed).unwrap()));
+    }
+    wrong
+}

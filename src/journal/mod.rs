@@ -408,8 +408,13 @@ impl Journal {
 
 /// Reads and checks a journal without opening it for writing; errors as for [`Journal::resume`].
 pub fn load(log: &dyn StepLog, lineage: Lineage, run: RunId, key: &JournalKey) -> Result<Vec<Entry>> {
-    let (entries, _) = check(log.load()?, lineage, run, &keyed(key.clone()))?;
-    Ok(entries)
+    Ok(load_to_end(log, lineage, run, key)?.0)
+}
+
+/// The same, with the MAC of the last step in hexadecimal: it stands for all that was written so far.
+pub fn load_to_end(log: &dyn StepLog, lineage: Lineage, run: RunId, key: &JournalKey) -> Result<(Vec<Entry>, String)> {
+    let (entries, last) = check(log.load()?, lineage, run, &keyed(key.clone()))?;
+    Ok((entries, hex::encode(last)))
 }
 
 /// A log in memory, for tests; clones see the same steps.

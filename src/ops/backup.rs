@@ -299,14 +299,36 @@ pub async fn authenticate(ctx: &Context, backup: &Taken) -> Result<()> {
     result
 }
 
-/// Authenticates a whole backup: its manifest and every stream. Marks it verified or damaged.
+/// Authenticates a whole backup: its manifest and every stream. Marks it verified or damaged. One that is being sealed
+/// anew at the same time is looked at again, with its new manifest.
 pub async fn verify(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<Arc<Manifest>> {
+    loop {
+        let before = ctx.store.manifest(lineage, id).ok();
+        let (result, mark) = look_through(ctx, lineage, id).await;
+        if result.is_err() && before.is_some() && ctx.store.manifest(lineage, id).ok() != before {
+            continue;
+        }
+        let store = ctx.store.clone();
+        if let Some(mark) = mark
+            && let Err(error) = blocking(move || store.mark(lineage, id, &mark)).await
+        {
+            ctx.progress.warn(format!("the result for backup `{id}` could not be kept in the store: {error}"));
+        }
+        return result;
+    }
+}
+
+/// What was found, and the mark that says so.
+async fn look_through(ctx: &Context, lineage: Lineage, id: BackupId) -> (Result<Arc<Manifest>>, Option<Mark>) {
+    let damaged = |error: &Error| Mark::Damaged { at: clock::now(), error: error.one_line() };
     let (manifest, keys) = match open_manifest(ctx, lineage, id).await {
         Ok(opened) => opened,
-        Err(error) => {
-            mark_if_damaged(ctx, lineage, id, &error).await;
-            return Err(error);
+        // A key that does not fit is no damage.
+        Err(error) if error.kind() == crate::error::Kind::Verification => {
+            let mark = damaged(&error);
+            return (Err(error), Some(mark));
         }
+        Err(error) => return (Err(error), None),
     };
     let store = ctx.store.clone();
     let progress = ctx.progress.clone();
@@ -334,13 +356,9 @@ pub async fn verify(ctx: &Context, lineage: Lineage, id: BackupId) -> Result<Arc
     });
     let mark = match &result {
         Ok(()) => Mark::Verified { at: clock::now(), level: "archive".to_owned() },
-        Err(error) => Mark::Damaged { at: clock::now(), error: error.one_line() },
+        Err(error) => damaged(error),
     };
-    let store = ctx.store.clone();
-    if let Err(error) = blocking(move || store.mark(lineage, id, &mark)).await {
-        ctx.progress.warn(format!("the result for backup `{id}` could not be kept in the store: {error}"));
-    }
-    result.map(|()| checked)
+    (result.map(|()| checked), Some(mark))
 }
 
 /// Remembers in the store that a backup is damaged, when that is what the error says: a key that does not fit is no
@@ -361,7 +379,7 @@ pub async fn verify_contents(ctx: &Context, lineage: Lineage, id: BackupId) -> R
     let manifest = verify(ctx, lineage, id).await?;
     let (_, keys) = open_manifest(ctx, lineage, id).await?;
     let store = ctx.store.clone();
-    blocking(move || {
+    let read = blocking(move || {
         for stream in &manifest.sealed.streams {
             let of = StreamId { lineage, backup: id, stream: stream.number };
             let object = store.open_stream(lineage, id, stream.number)?;
@@ -385,7 +403,16 @@ pub async fn verify_contents(ctx: &Context, lineage: Lineage, id: BackupId) -> R
         }
         Ok(())
     })
-    .await
+    .await;
+    match &read {
+        Err(error) => mark_if_damaged(ctx, lineage, id, error).await,
+        Ok(()) => {
+            let store = ctx.store.clone();
+            let mark = Mark::Verified { at: clock::now(), level: "toc".to_owned() };
+            blocking(move || store.mark(lineage, id, &mark)).await?;
+        }
+    }
+    read
 }
 
 /// Reads and authenticates a manifest.

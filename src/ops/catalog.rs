@@ -135,7 +135,7 @@ fn item_of(id: BackupId, location: String, clear: Result<manifest::UnverifiedMan
     let mut damaged_at = None;
     for mark in marks {
         match mark {
-            Mark::Verified { at, .. } => item.verified_at = Some(*at),
+            Mark::Verified { at, .. } => item.verified_at = item.verified_at.max(Some(*at)),
             Mark::Damaged { at, error } => damaged_at = Some((*at, error.clone())),
             Mark::Drilled { at, good: true, .. } => item.drilled_at = Some(*at),
             Mark::Drilled { at, .. } => {

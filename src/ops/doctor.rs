@@ -108,6 +108,7 @@ async fn store(ctx: &Context, checks: &mut Vec<Check>) {
     })
     .await;
     push(checks, "store", tried);
+    openers(ctx, checks).await;
     if let Some(why) = ctx.store.objects().ephemeral() {
         let failed = ctx.settings.environment.protected && ctx.settings.environment.name.is_some();
         checks.push(Check {
@@ -116,6 +117,58 @@ async fn store(ctx: &Context, checks: &mut Vec<Check>) {
             detail: format!("backups would not outlive this machine's restart: {why}"),
             hint: Some("name a folder on a lasting disk: --store /var/backups/ripcord".to_owned()),
         });
+    }
+}
+
+/// Whether the keys beside the main one open what is there: a recovery key is worth what it opens.
+async fn openers(ctx: &Context, checks: &mut Vec<Check>) {
+    let mut wanted: Vec<(String, &str)> =
+        ctx.settings.offline_keys.iter().map(|id| (id.clone(), "the key kept elsewhere")).collect();
+    if let Ok(ring) = ctx.keys() {
+        wanted.extend(ring.keys().iter().skip(1).map(|key| (key.id().0, "the recovery key")));
+    }
+    if wanted.is_empty() {
+        return;
+    }
+    let store = ctx.store.clone();
+    let looked = blocking(move || {
+        let mut backups = Vec::new();
+        for lineage in store.lineages()? {
+            for id in store.backups(lineage)? {
+                if let Ok(manifest) = crate::manifest::decode_clear(&store.manifest(lineage, id)?) {
+                    let ids: Vec<String> = manifest.wraps.into_iter().map(|wrap| wrap.key_id.0).collect();
+                    backups.push((manifest.clear.created_at, ids));
+                }
+            }
+        }
+        Ok(backups)
+    })
+    .await;
+    let backups = match looked {
+        Ok(backups) => backups,
+        Err(error) => return push(checks, "recovery key", Err(error)),
+    };
+    for (id, what) in wanted {
+        let shut: Vec<_> = backups.iter().filter(|(_, ids)| !ids.contains(&id)).collect();
+        match shut.iter().map(|(at, _)| at).max() {
+            None => {
+                push(checks, "recovery key", Ok(format!("{what} `{id}` is listed by all {} backups", backups.len())))
+            }
+            Some(newest) => warn(
+                checks,
+                "recovery key",
+                format!(
+                    "{what} `{id}` does not open {} of {} backups, the newest of {}",
+                    shut.len(),
+                    backups.len(),
+                    newest.format("%Y-%m-%d %H:%M UTC")
+                ),
+                Some(match what {
+                    "the recovery key" => "ripcord key add",
+                    _ => "with that key at hand: ripcord key add --new-key-file FILE",
+                }),
+            ),
+        }
     }
 }
 

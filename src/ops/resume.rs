@@ -12,11 +12,12 @@ use super::backup::{self, Taken};
 use super::beside;
 use super::check;
 use super::context::{self, Context, Live};
+use super::journals::Readers;
 use super::losses::{self, Ours};
 use super::proof::{Depth, Evidence};
 use super::recover::{after_restore, bring_back, changed_by, prove_in_place};
 use super::report::{Outcome, RunReport};
-use super::run::{Intent, Run, StoreLog, Unfinished, pending_report, unfinished};
+use super::run::{Intent, Run, Unfinished, pending_report, unfinished};
 use super::{apply, migrate, source};
 use crate::clock;
 use crate::control;
@@ -284,13 +285,9 @@ pub async fn settle(run: &mut Run<'_>, changed: &str) -> Result<()> {
 }
 
 fn reopen_journal(ctx: &Context, dead: &Unfinished) -> Result<Journal> {
-    for key in ctx.keys()?.keys() {
-        let log = StoreLog { store: ctx.store.clone(), lineage: dead.lineage, run: dead.run };
-        if let Ok(resumed) = Journal::resume(Box::new(log), dead.lineage, dead.run, key.journal_key()) {
-            return Ok(resumed);
-        }
-    }
-    Err(Error::refused(format!("the journal of run `{}` cannot be continued with the keys held", dead.run)))
+    Readers::of(&ctx.store, ctx.keys()?, dead.lineage)?.resume(dead.run).map_err(|error| {
+        error.context(format!("the journal of run `{}` cannot be continued with the keys held", dead.run))
+    })
 }
 
 async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &Intent) -> Result<Run<'a>> {

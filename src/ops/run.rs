@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::backup::Taken;
 use super::context::{Context, Live, TOOL_VERSION, blocking};
 use super::heartbeat::Heartbeat;
+use super::journals::{Readers, hand_to_all};
 use super::losses::Ours;
 use super::migrate::resumption::Resumption;
 use super::report::{MigrationReport, Outcome, RunReport};
@@ -111,6 +112,7 @@ impl<'a> Run<'a> {
                 .map_err(|error| Error::failed("the run's intent cannot be written").because(error))?,
         };
         let log = StoreLog { store: ctx.store.clone(), lineage: live.lineage, run: id };
+        hand_to_all(&ctx.store, ctx.keys()?, live.lineage)?;
         let journal = Journal::begin(Box::new(log), live.lineage, id, ctx.keys()?.primary().journal_key(), opened)?;
         let row = RunRow {
             id,
@@ -360,8 +362,9 @@ pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinishe
     let key = ctx.keys()?.clone();
     blocking(move || {
         let mut found = Vec::new();
+        let readers = Readers::of(&store, &key, lineage)?;
         for run in store.runs(lineage)? {
-            let entries = read_journal(&store, &key, lineage, run)?;
+            let entries = readers.read(run)?;
             if !entries.iter().any(|entry| matches!(entry.step, Step::Closed { .. })) && !entries.is_empty() {
                 found.push(Unfinished { lineage, run, entries });
             }
@@ -375,23 +378,7 @@ pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinishe
 pub async fn journal_of(ctx: &Context, lineage: Lineage, run: RunId) -> Result<Vec<Entry>> {
     let store = ctx.store.clone();
     let keys = ctx.keys()?.clone();
-    blocking(move || read_journal(&store, &keys, lineage, run)).await
-}
-
-/// Any of the held keys may have been the primary one when the run began.
-fn read_journal(store: &Store, keys: &crate::keys::KeyRing, lineage: Lineage, run: RunId) -> Result<Vec<Entry>> {
-    let log = StoreLog { store: store.clone(), lineage, run };
-    if log.load()?.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut refused = None;
-    for master in keys.keys() {
-        match crate::journal::load(&log, lineage, run, &master.journal_key()) {
-            Ok(entries) => return Ok(entries),
-            Err(error) => refused = refused.or(Some(error)),
-        }
-    }
-    refused.map_or_else(|| Ok(Vec::new()), Err)
+    blocking(move || Readers::of(&store, &keys, lineage)?.read(run)).await
 }
 
 /// The backups that unfinished runs need, for retention. When a journal cannot be read, the error says

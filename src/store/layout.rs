@@ -22,6 +22,9 @@ const MAX_MARK_BYTES: u64 = 64 << 10;
 /// The largest journal object, in bytes.
 const MAX_STEP_BYTES: u64 = 4 << 20;
 
+/// The largest journal key that was handed over, in bytes: it may name every run of a lineage.
+const MAX_HANDOVER_BYTES: u64 = 64 << 20;
+
 /// The longest tag, in bytes.
 const MAX_TAG_BYTES: usize = 256;
 
@@ -29,7 +32,7 @@ const MAX_TAG_BYTES: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mark", rename_all = "kebab-case")]
 pub enum Mark {
-    /// Read back and authenticated.
+    /// Read back and authenticated; at the level `toc`, the dump inside was read too.
     Verified {
         /// When.
         at: Time,
@@ -67,9 +70,11 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// The name of its object: one for each kind, and one for each tag.
+    /// The name of its object: one for each kind (two for what was verified), and one for each tag.
     fn name(&self) -> String {
         match self {
+            // Each depth has its own, so that a shallow look every day does not hide when the deep one was.
+            Mark::Verified { level, .. } if level == "toc" => "verified-toc".to_owned(),
             Mark::Verified { .. } => "verified".to_owned(),
             Mark::Damaged { .. } => "damaged".to_owned(),
             Mark::Drilled { .. } => "drilled".to_owned(),
@@ -164,11 +169,64 @@ impl Store {
         self.objects.create(&manifest_path(lineage, backup), manifest)
     }
 
-    /// Replaces a manifest atomically (its wraps changed). An error when there is none: a backup that
-    /// was deleted does not come back.
+    /// Replaces a manifest atomically (its wraps changed, or its streams were sealed anew). An error when there is
+    /// none: a backup that was deleted does not come back, also when that happens at the same moment.
     pub fn replace_manifest(&self, lineage: Lineage, backup: BackupId, manifest: &[u8]) -> Result<()> {
-        self.must_exist(lineage, backup)?;
-        self.objects.replace(&manifest_path(lineage, backup), manifest)
+        match self.objects.replace_existing(&manifest_path(lineage, backup), manifest)? {
+            true => Ok(()),
+            false => Err(self.no_backup(backup)),
+        }
+    }
+
+    /// The numbers of the streams that lie beside a manifest, named by it or not.
+    pub fn stream_numbers(&self, lineage: Lineage, backup: BackupId) -> Result<Vec<u32>> {
+        let folder = backup_folder(lineage, backup);
+        let number = |path: &str| -> Option<u32> {
+            let number = path.strip_prefix(&folder)?.strip_prefix('/')?.strip_suffix(".rip")?.parse().ok()?;
+            (stream_path(lineage, backup, number) == path).then_some(number)
+        };
+        Ok(self.objects.list(&folder)?.iter().filter_map(|object| number(&object.path)).collect())
+    }
+
+    /// Removes a stream that the manifest does not name (any more).
+    pub fn delete_stream(&self, lineage: Lineage, backup: BackupId, stream: u32) -> Result<()> {
+        self.objects.delete(&stream_path(lineage, backup, stream))
+    }
+
+    /// Removes what a killed rewriting of a committed backup left beside its manifest. Only for one who holds the
+    /// keys: nobody else writes there once a backup has its manifest.
+    pub fn sweep_backup(&self, lineage: Lineage, backup: BackupId) -> Result<()> {
+        self.objects.sweep_here(&backup_folder(lineage, backup))
+    }
+
+    /// Held while manifests are rewritten, by one process at a time; let go of when it is dropped, and by the
+    /// kernel when the process is killed. `None`: another process is at it.
+    pub fn hold_keys(&self) -> Result<Option<Box<dyn Send>>> {
+        self.objects.hold("keys.lock")
+    }
+
+    /// The journal keys of a lineage that one master key handed to another: names and bytes.
+    pub fn handovers(&self, lineage: Lineage) -> Result<Vec<(String, Vec<u8>)>> {
+        let folder = keys_folder(lineage);
+        let mut found = Vec::new();
+        for object in self.objects.list(&folder)? {
+            if let Some(name) = object.path.strip_prefix(&format!("{folder}/"))
+                && let Some(bytes) = self.objects.read(&object.path, MAX_HANDOVER_BYTES)?
+            {
+                found.push((name.to_owned(), bytes));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes one of them.
+    pub fn put_handover(&self, lineage: Lineage, name: &str, bytes: &[u8]) -> Result<()> {
+        self.objects.replace(&format!("{}/{name}", keys_folder(lineage)), bytes)
+    }
+
+    /// Removes one of them.
+    pub fn delete_handover(&self, lineage: Lineage, name: &str) -> Result<()> {
+        self.objects.delete(&format!("{}/{name}", keys_folder(lineage)))
     }
 
     /// A manifest's bytes; an error when there is none.
@@ -328,6 +386,10 @@ fn run_folder(lineage: Lineage, run: RunId) -> String {
     format!("{lineage}/runs/{run}")
 }
 
+fn keys_folder(lineage: Lineage) -> String {
+    format!("{lineage}/keys")
+}
+
 fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
@@ -347,7 +409,7 @@ fn tag_name(tag: &str) -> String {
 }
 
 fn is_mark_name(name: &str) -> bool {
-    matches!(name, "verified" | "damaged" | "drilled" | "pinned")
+    matches!(name, "verified" | "verified-toc" | "damaged" | "drilled" | "pinned")
         || name.starts_with("tag-")
         || name.starts_with("tag.")
 }
@@ -385,6 +447,7 @@ mod tests {
         let at = crate::clock::now();
         let marks = [
             Mark::Verified { at, level: "archive".to_owned() },
+            Mark::Verified { at, level: "toc".to_owned() },
             Mark::Damaged { at, error: "frame 3".to_owned() },
             Mark::Drilled { at, duration_ms: 5, good: true },
             Mark::Pinned { at },

@@ -6,6 +6,8 @@
 //! <lineage>/backups/<backup>/manifest          the commit record: a backup exists when this does
 //! <lineage>/backups/<backup>/marks/<mark>      verified, drilled, pinned, tag: written later
 //! <lineage>/runs/<run>/<step>                  the journal
+//! <lineage>/keys/<writer>.<reader>             a journal key, handed to another master key
+//! keys.lock                                    held while wraps are rewritten
 //! ```
 
 pub mod layout;
@@ -44,6 +46,11 @@ pub trait Objects: Send + Sync {
     fn create(&self, path: &str, bytes: &[u8]) -> Result<()>;
     /// Writes an object durably in place of whatever has the name, atomically.
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<()>;
+    /// Writes an object durably in place of one that is there, atomically; `false` when there is none, and
+    /// nothing is written then: what was removed meanwhile does not come back.
+    fn replace_existing(&self, path: &str, bytes: &[u8]) -> Result<bool>;
+    /// Holds `name` until the value is dropped or the process ends, however it ends. `None`: another holds it.
+    fn hold(&self, name: &str) -> Result<Option<Box<dyn Send>>>;
     /// Begins a new object of unknown size; an error when the name is taken.
     fn begin(&self, path: &str) -> Result<Box<dyn ObjectWriter>>;
     /// Reads a whole object; an error when it is larger than `max_bytes`. `None`: there is none.
@@ -59,6 +66,8 @@ pub trait Objects: Send + Sync {
     /// Removes leftovers of unfinished writes below `prefix` and folders that are empty. A write that
     /// another process is still at looks the same: only for places where nobody can be writing.
     fn sweep(&self, prefix: &str) -> Result<()>;
+    /// Removes leftovers of unfinished writes in this folder itself, and in none below it.
+    fn sweep_here(&self, folder: &str) -> Result<()>;
     /// Drops an object from the page cache, so that the next read comes from the disk, where that can be.
     fn drop_cache(&self, path: &str) -> Result<()>;
     /// Free bytes, where that can be known.

@@ -127,6 +127,96 @@ fn every_level_of_verifying_finds_its_damage() {
     assert_eq!(project.json(&["aside", "list"]).items().len(), 0);
 }
 
+/// Overwrites a byte in the middle of a backup's archive.
+fn damage(project: &Project, id: &str) {
+    let location = project.json(&["backup", "show", id]).items()[0]["location"].as_str().unwrap().to_owned();
+    let archive = std::path::Path::new(&location).join("0.rip");
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&archive, bytes).unwrap();
+}
+
+#[test]
+fn the_damaged_one_is_named_and_the_others_are_looked_at_all_the_same() {
+    let db = Cluster::shared().database();
+    let project = filled(&db);
+    let ids: Vec<String> = (0..3).map(|_| project.backup(&[])).collect();
+    damage(&project, &ids[1]);
+    let shut = ids[0].clone();
+    let cut = project.json(&["backup", "show", &shut]).items()[0]["location"].as_str().unwrap().to_owned();
+    let stream = std::path::Path::new(&cut).join("0.rip");
+    let length = std::fs::metadata(&stream).unwrap().len();
+
+    for level in ["archive", "toc", "restore"] {
+        let ran = project.json(&["backup", "verify", "--all", "--level", level]).expect_code(6);
+        assert_eq!(ran.result()["outcome"], "verification_failed");
+        let items = ran.items();
+        assert_eq!(items.len(), 4, "{ran:#?}");
+        for item in &items {
+            let expected = if item["id"] == ids[1].as_str() { "damaged" } else { "verified" };
+            assert_eq!((item["status"].as_str(), item["level"].as_str()), (Some(expected), Some(level)), "{ran:#?}");
+        }
+        assert!(ran.stderr.contains(&ids[1]), "{ran:#?}");
+    }
+    let told =
+        |column: &str, id: &str| db.sql(&format!("select {column} from ripcord.backup_history where id = '{id}'"));
+    assert_eq!(told("status", &ids[1]), "damaged");
+    assert_eq!(
+        told("status || ' ' || (verified_at > finished_at) || ' ' || (drilled_at is not null)", &ids[2]),
+        "verified true true"
+    );
+    // No scratch database is left of what was restored.
+    let left = "select count(*) from pg_database where shobj_description(oid, 'pg_database') like '%' || $$";
+    assert_eq!(db.sql(&format!("{left}{}$$ || '%'", ids[2])), "0");
+    // The manifest alone tells a stream that is gone or cut, and not more.
+    project.json(&["backup", "verify", &ids[1], "--level", "manifest"]).expect_code(0);
+    std::fs::OpenOptions::new().write(true).open(&stream).unwrap().set_len(length - 1).unwrap();
+    let ran = project.json(&["backup", "verify", "--all", "--level", "manifest"]).expect_code(6);
+    assert!(ran.result()["error"].as_str().unwrap().contains("instead of"), "{ran:#?}");
+    let bad: Vec<_> =
+        ran.items().iter().filter(|item| item["status"] == "damaged").map(|item| item["id"].clone()).collect();
+    assert_eq!(bad, [shut.as_str()]);
+}
+
+#[test]
+fn samples_reach_every_backup_in_turn_at_each_depth() {
+    let db = Cluster::shared().database();
+    let project = filled(&db);
+    for _ in 0..4 {
+        project.backup(&[]);
+    }
+    let ids = |ran: crate::support::cli::Ran| -> Vec<String> {
+        ran.items().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut all = ids(project.json(&["backup", "list"]));
+    all.sort();
+    assert_eq!(all.len(), 5);
+    for (level, share, count) in [("archive", "40%", 2), ("toc", "10%", 1), ("restore", "20%", 1)] {
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            let sample = ids(project.json(&["backup", "verify", "--sample", share, "--level", level]).expect_code(0));
+            assert_eq!(sample.len(), count, "{level}");
+            seen.extend(sample);
+            // A shallower look at all of them in between does not turn the wheel back.
+            if level == "toc" {
+                project.run(&["backup", "verify", "--all"]).expect_code(0);
+            }
+        }
+        let mut first: Vec<String> = seen[..5].to_vec();
+        first.sort();
+        assert_eq!(first, all, "{level}: some had no turn");
+    }
+    // One that is damaged is told, and does not take every turn from now on.
+    damage(&project, &all[2]);
+    let codes: Vec<i32> = (0..5).map(|_| project.run(&["backup", "verify", "--sample", "20%"]).code).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 6).count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 4, "{codes:?}");
+    project.run(&["backup", "verify", "--sample", "20%", "--level", "manifest"]).expect_code(2);
+    project.run(&["backup", "verify", "--sample", "20"]).expect_code(2);
+    project.run(&["backup", "verify", "--sample", "20%", "--all"]).expect_code(2);
+}
+
 #[test]
 fn another_key_opens_nothing() {
     let db = Cluster::shared().database();

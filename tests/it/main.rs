@@ -14,6 +14,7 @@ mod failures;
 mod guides;
 mod hostile;
 mod imports;
+mod keys;
 mod planning;
 mod postgres_a;
 mod postgres_b;

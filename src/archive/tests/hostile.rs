@@ -220,3 +220,63 @@ fn an_index_that_lies_is_found() {
         }
     }
 }
+
+#[test]
+fn every_field_of_an_index_is_missed_and_no_odd_value_is_taken() {
+    let mut dump = Dump::new(15);
+    dump.table(2, "orders", &["1\tone"]).large_objects(9, &[(17, &[b"abc"])]);
+    let made = seal(&dump.bytes(), id(0), &DataKey::generate().subkeys());
+    let whole = serde_json::to_value(&made.index).unwrap();
+    let mut found = Vec::new();
+    testing::places(&whole, "", &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for (path, good) in found {
+        for (what, bytes) in testing::wrong_at(&whole, &path, &good) {
+            let place = format!("{path}: {what}");
+            let Err(error) = super::super::index::decode(&bytes) else {
+                // A number that reads well is compared with what is there.
+                let index: Index = serde_json::from_slice(&bytes).unwrap();
+                let verified = verify(made.stored.as_slice(), made.id, &made.keys, &index, &mut |_| {});
+                assert!(verified.is_err(), "{place} was taken");
+                continue;
+            };
+            if what == "missing" {
+                let name = path.rsplit('/').next().unwrap();
+                assert!(error.to_string().contains(&format!("missing field `{name}`")), "{place}: {error}");
+            }
+        }
+    }
+}
+
+/// Each number of a dump's header and entries in turn: negative, and larger than anything that follows.
+#[test]
+fn every_number_of_a_table_of_contents_is_a_claim() {
+    let mut dump = Dump::new(16);
+    dump.table(2, "orders", &["1\tone"]).large_objects(9, &[(17, &[b"abc"])]);
+    let toc = dump.toc_bytes();
+    let good = Toc::parse(&toc).unwrap();
+    let same = |other: &Toc| format!("{:?}", other.entries) == format!("{:?}", good.entries);
+    let mut refused = 0;
+    for at in 0..toc.len() - 5 {
+        for value in
+            [[1, 2, 0, 0, 0], [1, 0xff, 0xff, 0xff, 0xff], [0, 0xff, 0xff, 0xff, 0x7f], [0, 0xff, 0xff, 0xff, 0xff]]
+        {
+            let mut forged = toc.clone();
+            forged[at..at + 5].copy_from_slice(&value);
+            match Toc::parse(&forged) {
+                Err(_) => refused += 1,
+                // Over a text, a date or an offset it is only another text.
+                Ok(other) => assert!(other.length_bytes <= toc.len() as u64),
+            }
+            let mut scanner = Scanner::new([7; 16]);
+            let taken = scanner.feed(&forged).and_then(|()| scanner.finish());
+            // No data block follows here, and every entry with data has one.
+            taken.map(drop).unwrap_err();
+        }
+    }
+    assert!(refused > toc.len(), "only {refused}");
+    for cut in 0..toc.len() {
+        assert!(matches!(Toc::parse(&toc[..cut]), Err(ArchiveError::DumpTruncated { .. } | ArchiveError::NotADump)));
+    }
+    assert!(same(&Toc::parse(&toc).unwrap()));
+}

@@ -11,7 +11,7 @@ use ripcord::ops::fault::Faults;
 use ripcord::ops::{Context, Identity};
 use ripcord::postgres::target::Target;
 use ripcord::progress::Progress;
-use ripcord::settings::{OnChanged, Settings};
+use ripcord::settings::{KeySource, OnChanged, Settings};
 use ripcord::store::Store;
 use ripcord::{Error, Result};
 use secrecy::ExposeSecret;
@@ -96,9 +96,38 @@ impl App {
         Ok(loaded.key)
     }
 
-    /// The key ring that backups are sealed and opened with.
+    /// The key ring that backups are sealed and opened with: the main key, and the recovery keys. A recovery key that
+    /// is not there is an error: a backup without it would not be what was asked for.
     pub async fn key_ring(&self) -> Result<KeyRing> {
-        KeyRing::new(vec![self.key().await?])
+        let mut keys = vec![self.key().await?];
+        if let Some(why) = &self.resolved.why_no_recovery_key {
+            return Err(why.clone());
+        }
+        for source in &self.settings().recovery_keys {
+            keys.push(self.key_from(source).await.map_err(|error| error.context("a recovery key cannot be had"))?);
+        }
+        let first = KeyRing::new(vec![keys.remove(0)])?;
+        Ok(first.with(&keys))
+    }
+
+    /// The key of one source; its digits are scrubbed from then on.
+    pub async fn key_from(&self, source: &KeySource) -> Result<MasterKey> {
+        let loaded = config::key::load_from(self.settings(), source).await?;
+        self.scrubber.add([loaded.digits.expose_secret().trim().to_owned()]);
+        for warning in &loaded.warnings {
+            self.out.warn(warning);
+        }
+        Ok(loaded.key)
+    }
+
+    /// Where the tests make this process die or wait; nothing in a release.
+    pub fn faults(&self) -> Faults {
+        if cfg!(debug_assertions) {
+            let text = self.resolved.variables.of_process_only("RIPCORD_FAULTS");
+            text.map(Faults::parse).unwrap_or_default()
+        } else {
+            Faults::default()
+        }
     }
 
     /// Everything that an operation is given. A key that is missing or wrong is told when it is needed.
@@ -119,11 +148,6 @@ impl App {
         {
             settings.on_changed = OnChanged::Rerun;
         }
-        let faults = if cfg!(debug_assertions) {
-            variable("RIPCORD_FAULTS").map(|text| Faults::parse(&text)).unwrap_or_default()
-        } else {
-            Faults::default()
-        };
         Ok(Context {
             target: self.target()?,
             keys: self.key_ring().await,
@@ -138,7 +162,7 @@ impl App {
                 let scrubber = self.scrubber.clone();
                 Arc::new(move |text: &str| scrubber.text(text))
             },
-            faults,
+            faults: self.faults(),
             stands_for: None,
             settings,
         })

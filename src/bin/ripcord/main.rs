@@ -172,7 +172,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::Prune(args) => commands::prune::run(app, args).await,
         Command::Aside { command } => commands::aside::run(app, command).await,
         Command::Drill(args) => commands::drill::run(app, args).await,
-        Command::Key { .. } => commands::key::id(app).await,
+        Command::Key { command } => commands::key::run(app, command).await,
         Command::Lock { command } => commands::lock::run(app, command).await,
         Command::Renumber(args) => commands::renumber::run(app, args).await,
         Command::Repair(args) => commands::repair::run(app, args).await,

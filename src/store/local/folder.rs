@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::faults::{fault, fault_io, symbolic_link, taken};
@@ -168,6 +168,20 @@ impl Folder {
         }
     }
 
+    /// Makes the file `name` and locks it; `None`: another process has it locked. The kernel lets go of the lock
+    /// with the last descriptor, so that nothing is left of a process that was killed.
+    pub(super) fn lock_file(&self, name: &str) -> Result<Option<File>> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, FILE_MODE))
+            .map_err(|errno| fault("open", &path, errno))?;
+        match retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(Some(File::from(fd))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(fault("lock", &path, errno)),
+        }
+    }
+
     fn stat(&self, name: &str) -> Result<Option<rustix::fs::Stat>> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -230,6 +244,33 @@ impl Partial {
             .map_err(|errno| fault("write", &self.folder.path.join(target), errno))?;
         self.name = None;
         self.folder.sync()
+    }
+
+    /// Makes it appear durably under `target`, in place of what has that name; `false` when nothing has. The two
+    /// names are exchanged, which the kernel does only when both are there: somebody who removes the object at the
+    /// same moment wins.
+    pub(super) fn publish_in_place(mut self, target: &str) -> Result<bool> {
+        self.sync_file(target)?;
+        let name = self.name.as_deref().unwrap_or_default();
+        let fd = &self.folder.fd;
+        match rustix::fs::renameat_with(fd, name, fd, target, RenameFlags::EXCHANGE) {
+            // Under our own name there is now what was replaced; dropping removes it.
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            // File systems without it (NFS): a moment stays in which a removal could be undone.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                if !self.folder.holds(target)? {
+                    return Ok(false);
+                }
+                self.publish_over(target)?;
+                return Ok(true);
+            }
+            Err(errno) => return Err(fault("write", &self.folder.path.join(target), errno)),
+        }
+        let _ = rustix::fs::unlinkat(fd, name, AtFlags::empty());
+        self.name = None;
+        self.folder.sync()?;
+        Ok(true)
     }
 
     /// Three ways, as file systems differ: a rename that replaces nothing (not on NFS), a hard link (not

@@ -184,6 +184,31 @@ impl Objects for Local {
         partial.publish_over(name)
     }
 
+    fn replace_existing(&self, path: &str, bytes: &[u8]) -> Result<bool> {
+        let (parts, name) = split(path)?;
+        // Not `begin_partial`: it would make the folder of a backup that was just removed anew.
+        let Some(folder) = self.folder_for_reading(&parts)? else {
+            return Ok(false);
+        };
+        let folder = Arc::new(folder);
+        if !folder.holds(name)? {
+            return Ok(false);
+        }
+        let Some(mut partial) = folder.partial()? else {
+            return Ok(false);
+        };
+        partial.write_all(bytes, name)?;
+        partial.publish_in_place(name)
+    }
+
+    fn hold(&self, name: &str) -> Result<Option<Box<dyn Send>>> {
+        let (parts, name) = split(name)?;
+        let Some(folder) = self.folder_for_writing(&parts)? else {
+            return Ok(None);
+        };
+        Ok(folder.lock_file(name)?.map(|file| Box::new(file) as Box<dyn Send>))
+    }
+
     fn begin(&self, path: &str) -> Result<Box<dyn ObjectWriter>> {
         let (parts, name) = split(path)?;
         let (folder, partial) = self.begin_partial(&parts)?;
@@ -271,6 +296,20 @@ impl Objects for Local {
         self.durable().clear();
         drop(folder);
         self.remove_empty_folders(&parts)
+    }
+
+    fn sweep_here(&self, folder: &str) -> Result<()> {
+        let parts = split_prefix(folder)?;
+        let Some(folder) = self.folder_for_reading(&parts)? else {
+            return Ok(());
+        };
+        let mut removed = false;
+        for entry in folder.entries()? {
+            if entry.kind != EntryKind::Folder && entry.name.starts_with(PARTIAL) {
+                removed |= folder.remove_file(&entry.name)?;
+            }
+        }
+        if removed { folder.sync() } else { Ok(()) }
     }
 
     fn drop_cache(&self, path: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use ripcord::migration::lint::rules::Group;
 use ripcord::migration::plan::Undo;
+use ripcord::ops::verify::Level;
 use ripcord::settings::{OnFailure, Writes};
 
 use crate::config::units;
@@ -355,6 +356,18 @@ pub enum BackupCommand {
         id: String,
     },
     /// Read backups back and authenticate them
+    ///
+    /// What holds afterwards:
+    ///   manifest  it opens with a key at hand, and the streams that it names are there in their length
+    ///   archive   every stored byte is the one that was written, every frame authenticates
+    ///   toc       besides, the dump inside reads to its end, and each table has the rows that were counted, by digest
+    ///   restore   besides, PostgreSQL takes it: restored into a scratch database on the target's server, schema and
+    ///             every row compared with the backup (what `ripcord drill` does)
+    ///
+    /// One that is damaged does not keep the others from being looked at: all are named, and the exit code is 6.
+    /// What was found is remembered beside the backup. `verified_at` is when every byte was last read (`archive` and
+    /// deeper), `drilled_at` when it was last restored.
+    #[command(verbatim_doc_comment)]
     Verify(BackupVerifyArgs),
     /// Keep a backup whatever the rules say
     Pin {
@@ -505,12 +518,16 @@ impl From<PurposeWord> for ripcord::manifest::Purpose {
 #[derive(Clone, Debug, Args)]
 pub struct BackupVerifyArgs {
     /// The backup's id (a prefix is enough), or `latest`
-    #[arg(value_name = "ID|latest", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID|latest", required_unless_present_any = ["all", "sample"], conflicts_with_all = ["all", "sample"])]
     pub id: Option<String>,
     /// Every backup
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sample")]
     pub all: bool,
-    /// How deep to look; `ripcord drill` restores as well
+    /// This share of the backups, such as 10%: those that were not looked at so deep for the longest time, so that
+    /// each has its turn
+    #[arg(long, value_name = "P%", value_parser = units::percent)]
+    pub sample: Option<f64>,
+    /// How deep to look
     #[arg(long, value_name = "LEVEL", default_value = "archive")]
     pub level: VerifyLevel,
 }
@@ -522,8 +539,21 @@ pub enum VerifyLevel {
     Manifest,
     /// Every byte is read and authenticated
     Archive,
-    /// The table of contents is read and compared as well
+    /// The dump inside is read to its end as well, and its rows are compared
     Toc,
+    /// It is restored into a scratch database, and everything is compared
+    Restore,
+}
+
+impl From<VerifyLevel> for Level {
+    fn from(level: VerifyLevel) -> Level {
+        match level {
+            VerifyLevel::Manifest => Level::Manifest,
+            VerifyLevel::Archive => Level::Archive,
+            VerifyLevel::Toc => Level::Toc,
+            VerifyLevel::Restore => Level::Restore,
+        }
+    }
 }
 
 /// `restore`.
@@ -659,8 +689,109 @@ pub enum KeyCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Print the public name of the key in use
+    /// Print the public names of the keys in use
     Id,
+    /// Let another key open every backup of the store
+    ///
+    /// The archives stay as they are: only the small list of who opens a backup is rewritten, one backup after the
+    /// other, each in one step. Without a new key on the command line it is done for the configured keys. Backups
+    /// that open with the key already are seen to, so that running it again, with a key that is kept in a safe,
+    /// tells whether that key is still the right one.
+    ///
+    /// Killed anywhere, it goes on when it is run again.
+    Add(KeyAddArgs),
+    /// Put a new key in the place of another, in every backup of the store
+    ///
+    /// The new key is added to every backup before the old one is taken from any. It is given on the command line,
+    /// with the old one configured; or it is configured, and the old one given. Afterwards configure the new key,
+    /// and run it once more for what was backed up meanwhile.
+    ///
+    /// This is not revocation: who held the old key and a copy of the store may have kept what opens the archives.
+    /// For a key that leaked, `--reencrypt` seals every archive anew, and believes of the journals only what the
+    /// old key had written down until then.
+    ///
+    /// Killed anywhere, it goes on when it is run again.
+    Rotate(KeyRotateArgs),
+    /// Let a key open nothing any more
+    ///
+    /// Backups that no other key opens are listed, and nothing is done, unless their number is confirmed; those are
+    /// then deleted. What another key is said to open, which is not at hand to try, counts as one of them.
+    Remove(KeyRemoveArgs),
+}
+
+/// A key that comes or goes, by where it is. The digits themselves are never an argument.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NewKeyArgs {
+    /// The new key's file
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_key_file: Option<PathBuf>,
+    /// The variable that holds the new key
+    #[arg(long, value_name = "NAME", group = "new")]
+    pub new_key_env: Option<String>,
+    /// The command that prints the new key
+    #[arg(long, value_name = "COMMAND", group = "new")]
+    pub new_key_command: Option<String>,
+}
+
+/// A key that is configured no more.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OldKeyArgs {
+    /// The file of a key that is not configured (any more), to open backups with
+    #[arg(long, value_name = "FILE", group = "old")]
+    pub old_key_file: Option<PathBuf>,
+    /// The variable that holds it
+    #[arg(long, value_name = "NAME", group = "old")]
+    pub old_key_env: Option<String>,
+    /// The command that prints it
+    #[arg(long, value_name = "COMMAND", group = "old")]
+    pub old_key_command: Option<String>,
+}
+
+/// `key add`.
+#[derive(Clone, Debug, Args)]
+pub struct KeyAddArgs {
+    /// The key that comes.
+    #[command(flatten)]
+    pub new: NewKeyArgs,
+    /// What opens besides the configured keys.
+    #[command(flatten)]
+    pub old: OldKeyArgs,
+    /// Print every backup with what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `key rotate`.
+#[derive(Clone, Debug, Args)]
+pub struct KeyRotateArgs {
+    /// The key that comes.
+    #[command(flatten)]
+    pub new: NewKeyArgs,
+    /// The key that goes, when it is not the configured one.
+    #[command(flatten)]
+    pub old: OldKeyArgs,
+    /// Seal every archive anew: for a key that leaked
+    #[arg(long)]
+    pub reencrypt: bool,
+    /// Print every backup with what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `key remove`.
+#[derive(Clone, Debug, Args)]
+pub struct KeyRemoveArgs {
+    /// The key's id, as `ripcord key id` and `ripcord backup show` print it
+    pub id: String,
+    /// The key that goes, where it is still there: what it has written down is handed to the others.
+    #[command(flatten)]
+    pub old: OldKeyArgs,
+    /// Give up that many backups, which no other key opens
+    #[arg(long, value_name = "N")]
+    pub confirm_loss: Option<usize>,
+    /// Print every backup with what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `lock`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ripcord::settings::{OnFailure, Writes};
 
-use super::{BackupCommand, Cli, Command, Global, PruneArgs};
+use super::{BackupCommand, Cli, Command, Global, KeyCommand, PruneArgs};
 
 /// What was typed, as far as configuration is concerned.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,9 @@ impl Overrides {
                 typed.dry_run = args.dry_run || matches!(command, Command::Plan(_));
             }
             Command::Rollback(args) => typed.dry_run = args.dry_run,
+            Command::Key { command: KeyCommand::Add(args) } => typed.dry_run = args.dry_run,
+            Command::Key { command: KeyCommand::Rotate(args) } => typed.dry_run = args.dry_run,
+            Command::Key { command: KeyCommand::Remove(args) } => typed.dry_run = args.dry_run,
             Command::Recover(args) => {
                 typed.writes = args.writes.map(Writes::from);
                 typed.on_failure = args.on_failure.map(OnFailure::from);

@@ -10,6 +10,7 @@ use ripcord::ops::catalog::{self, Item};
 use ripcord::ops::export::{self, Destination, Format};
 use ripcord::ops::import;
 use ripcord::ops::report::Outcome;
+use ripcord::ops::verify::{self, Level};
 use ripcord::ops::{Context, RunReport, backup, prune, restore, run, upkeep};
 use ripcord::{Error, Result};
 
@@ -151,45 +152,37 @@ async fn show(app: &App, ctx: &Context, id: &str) -> Result<Exit> {
 
 async fn verify(app: &App, ctx: &Context, args: BackupVerifyArgs) -> Result<Exit> {
     ctx.keys()?;
+    let level = Level::from(args.level);
     let (lineage, items) = items(ctx).await?;
-    let ids = match &args.id {
-        Some(id) => vec![catalog::resolve(ctx, lineage, id).await?],
-        None => items
-            .iter()
-            .filter(|item| matches!(item.status.as_str(), "verified" | "complete" | "damaged"))
-            .map(|item| item.id)
-            .collect(),
-    };
-    let mut damaged: Option<Error> = None;
-    let mut rows = Vec::new();
-    let mut values = Vec::new();
-    for id in ids {
-        let result = match args.level {
-            VerifyLevel::Manifest => backup::open_manifest(ctx, lineage, id).await.map(drop),
-            VerifyLevel::Archive => backup::verify(ctx, lineage, id).await.map(drop),
-            VerifyLevel::Toc => backup::verify_contents(ctx, lineage, id).await,
-        };
-        // Where it is gone, that is what was to be found out.
-        let lost = items.iter().any(|item| item.id == id && item.status == "damaged");
-        let result = result.map_err(|error| if lost { error.with_kind(Kind::Verification) } else { error });
-        let status = if result.is_ok() { "verified" } else { "damaged" };
-        let error = result.as_ref().err().map(Error::one_line);
-        rows.push(vec![id.to_string(), status.to_owned(), error.clone().unwrap_or_default()]);
-        values.push(serde_json::json!({ "id": id, "status": status, "error": error }));
-        if let Err(error) = result {
-            damaged = damaged.or(Some(error));
+    let wanted: Vec<Item> =
+        items.into_iter().filter(|item| matches!(item.status.as_str(), "verified" | "complete" | "damaged")).collect();
+    let ids = match (&args.id, args.sample) {
+        (Some(id), _) => vec![catalog::resolve(ctx, lineage, id).await?],
+        (None, Some(_)) if level == Level::Manifest => {
+            return Err(Error::usage("a sample of manifests would never move on: reading them leaves no mark")
+                .hint("ripcord backup verify --all --level manifest"));
         }
-    }
-    match damaged {
+        (None, Some(percent)) => verify::sample(ctx, lineage, &wanted, level, percent).await?,
+        (None, None) => wanted.iter().map(|item| item.id).collect(),
+    };
+    let found = verify::run(ctx, lineage, &ids, level).await?;
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|one| vec![one.id.to_string(), one.status.replace('_', " "), one.error.clone().unwrap_or_default()])
+        .collect();
+    // Damage before anything else that stood in the way.
+    let failure = |status: &str| found.iter().find(|one| one.status == status).and_then(|one| one.failure.clone());
+    match failure("damaged").or_else(|| failure("not_verified")) {
         None => {
-            app.out.list("backup verify", &values, &["id", "status", ""], &rows);
+            app.out.list("backup verify", &found, &["id", "status", ""], &rows);
             Ok(Exit::DONE)
         }
         Some(error) => {
             for line in &rows {
                 app.out.say(&line.join("  "));
             }
-            Err(error)
+            app.out.failed_list("backup verify", &error, &found);
+            Ok(Exit(error.kind().exit_code()))
         }
     }
 }

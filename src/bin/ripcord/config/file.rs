@@ -75,10 +75,26 @@ pub struct Section {
     pub environments: Option<Spanned<BTreeMap<String, Section>>>,
 }
 
-/// `[key]`: exactly one of them.
+/// `[key]`: exactly one of the first three.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeyTable {
+    /// A file with the digits.
+    pub file: Option<PathBuf>,
+    /// A variable with the digits.
+    pub env: Option<String>,
+    /// A command that prints the digits.
+    pub command: Option<String>,
+    /// Further keys, each with one of the three: new backups open with them too.
+    pub recovery: Vec<Spanned<RecoveryKeyTable>>,
+    /// Ids of keys that are kept elsewhere.
+    pub offline: Vec<Spanned<String>>,
+}
+
+/// One of `[key] recovery`: exactly one of them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecoveryKeyTable {
     /// A file with the digits.
     pub file: Option<PathBuf>,
     /// A variable with the digits.

@@ -69,6 +69,76 @@ pub fn resolve(
     from_table(resolver, variables, file, written)
 }
 
+/// The keys besides the main one.
+#[derive(Default)]
+pub struct More {
+    /// Where each recovery key comes from.
+    pub recovery: Vec<KeySource>,
+    /// Ids of keys that are kept elsewhere.
+    pub offline: Vec<String>,
+    /// Why one of them is not there although the file names it: no backup is made without it.
+    pub why_none: Option<Error>,
+}
+
+/// Finds them. They stand in the file alone, and in the same table as the main key.
+pub fn resolve_more(
+    resolver: &mut Resolver<'_>,
+    variables: &Variables,
+    file: Option<&File>,
+    table: Option<&Section>,
+) -> Result<More> {
+    let mut more = More::default();
+    let written =
+        table.and_then(|table| table.key.as_ref()).or_else(|| file.and_then(|file| file.section.key.as_ref()));
+    let (Some(file), Some(written)) = (file, written) else {
+        resolver.record("key.recovery", "", "default");
+        resolver.record("key.offline", "", "default");
+        return Ok(more);
+    };
+    let mut shown = Vec::new();
+    for one in &written.get_ref().recovery {
+        let table = one.get_ref();
+        match (&table.file, &table.env, &table.command) {
+            (Some(path), None, None) => {
+                shown.push(file.base.join(path).display().to_string());
+                more.recovery.push(KeySource::File(file.base.join(path)));
+            }
+            (None, Some(name), None) => {
+                shown.push("***".to_owned());
+                match variables.get(name) {
+                    Some(variable) => more.recovery.push(hex(name, variable.text.to_owned())),
+                    None => {
+                        let fact =
+                            format!("`{}` names variable `{name}` for a recovery key, and it is not set", file.name);
+                        more.why_none = Some(Error::usage(fact).hint(format!("set `{name}`")));
+                    }
+                }
+            }
+            (None, None, Some(command)) => {
+                shown.push(command.clone());
+                more.recovery.push(KeySource::Command(command.clone()));
+            }
+            _ => {
+                let fact = "each of `recovery` in `[key]` has exactly one of `file`, `env` and `command`";
+                return Err(file.wrong_at(one.span().start, fact));
+            }
+        }
+    }
+    for id in &written.get_ref().offline {
+        let text = id.get_ref().to_ascii_lowercase();
+        if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let fact =
+                "a key id is 16 hexadecimal digits; `ripcord key id` prints it, the key itself does not belong here";
+            return Err(file.wrong_at(id.span().start, fact));
+        }
+        more.offline.push(text);
+    }
+    let from = |there: bool| if there { file.name.clone() } else { "default".to_owned() };
+    resolver.record("key.recovery", shown.join(", "), &from(!shown.is_empty()));
+    resolver.record("key.offline", more.offline.join(", "), &from(!more.offline.is_empty()));
+    Ok(more)
+}
+
 fn from_table(
     resolver: &mut Resolver<'_>,
     variables: &Variables,
@@ -119,27 +189,34 @@ pub struct Loaded {
 
 /// Gets the key. `why_none` is told when there is no source.
 pub async fn load(settings: &Settings, why_none: Option<&Error>) -> Result<Loaded> {
+    match &settings.key {
+        None => Err(missing(why_none)),
+        Some(source) => load_from(settings, source).await,
+    }
+}
+
+/// Gets the key of one source.
+pub async fn load_from(settings: &Settings, source: &KeySource) -> Result<Loaded> {
     let mut warnings = Vec::new();
-    let digits = match &settings.key {
-        None => return Err(missing(why_none)),
-        Some(KeySource::Hex { digits, .. }) => digits.clone(),
-        Some(KeySource::File(path)) => {
+    let digits = match source {
+        KeySource::Hex { digits, .. } => digits.clone(),
+        KeySource::File(path) => {
             warnings.extend(check_place(path, settings)?);
             let (digits, warning) = read_file(path)?;
             warnings.extend(warning);
             digits
         }
-        Some(KeySource::Command(command)) => run_command(command).await?,
+        KeySource::Command(command) => run_command(command).await?,
     };
     let key = MasterKey::from_hex(digits.expose_secret()).map_err(|error| {
-        let place = match &settings.key {
-            Some(KeySource::Hex { variable, .. }) => {
+        let place = match source {
+            KeySource::Hex { variable, .. } => {
                 format!("the key in `{variable}` cannot be used")
             }
-            Some(KeySource::File(path)) => {
+            KeySource::File(path) => {
                 format!("the key in `{}` cannot be used", path.display())
             }
-            _ => "the key that the key command printed cannot be used".to_owned(),
+            KeySource::Command(_) => "the key that the key command printed cannot be used".to_owned(),
         };
         error.context(place).with_kind(ripcord::error::Kind::Usage).hint_if_none("ripcord key generate -o FILE")
     })?;

@@ -69,6 +69,8 @@ pub struct Resolved {
     pub incomplete: Option<Error>,
     /// Why there is no key although the file names one.
     pub why_no_key: Option<Error>,
+    /// Why one of the recovery keys that the file names is not there.
+    pub why_no_recovery_key: Option<Error>,
     /// Why there is no database although something was given that looks like one.
     pub why_no_database: Option<Error>,
     /// The variables, for libpq's.
@@ -135,6 +137,9 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     }
     let (key, why_no_key) = key::resolve(&mut resolver, &variables, file.as_ref(), table)?;
     settings.key = key;
+    let more = key::resolve_more(&mut resolver, &variables, file.as_ref(), table)?;
+    (settings.recovery_keys, settings.offline_keys) = (more.recovery, more.offline);
+    let why_no_recovery_key = more.why_none;
     let incomplete = health::resolve(&mut settings, &mut resolver, typed, &variables, file.as_ref(), table)?;
     let why_no_database = supabase::database_url(&mut settings, &mut resolver, &variables);
     if let Some(url) = file_with_password(file.as_ref(), table) {
@@ -196,6 +201,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
         warnings,
         incomplete,
         why_no_key,
+        why_no_recovery_key,
         why_no_database,
         variables,
         base,
@@ -344,8 +350,10 @@ pub fn secrets(resolved: &Resolved) -> Vec<String> {
     for name in ["PGPASSWORD", "SUPABASE_SERVICE_KEY", "SUPABASE_DB_PASSWORD"] {
         secrets.extend(resolved.variables.get(name).map(|variable| variable.text.to_owned()));
     }
-    if let Some(ripcord::settings::KeySource::Hex { digits, .. }) = &resolved.settings.key {
-        secrets.push(digits.expose_secret().trim().to_owned());
+    for source in resolved.settings.key.iter().chain(&resolved.settings.recovery_keys) {
+        if let ripcord::settings::KeySource::Hex { digits, .. } = source {
+            secrets.push(digits.expose_secret().trim().to_owned());
+        }
     }
     for check in &resolved.settings.health {
         if let ripcord::settings::HealthProbe::Url { url, headers, .. } = &check.probe {

@@ -311,6 +311,31 @@ fn prune_options_override_rule_by_rule() {
 }
 
 #[test]
+fn recovery_keys_stand_beside_the_main_one() {
+    let text = "[key]\nfile = \"k\"\nrecovery = [{ env = \"SAFE\" }, { command = \"pass show r\" }]\noffline = [\"325E2CFC04b5ac74\"]\n";
+    let resolved = World::new().file(DEFAULT_FILE, text).set("SAFE", "x").run("key id");
+    assert!(matches!(
+        resolved.settings.recovery_keys.as_slice(),
+        [KeySource::Hex { variable, .. }, KeySource::Command(_)] if variable == "SAFE"
+    ));
+    assert_eq!(resolved.settings.offline_keys, ["325e2cfc04b5ac74"]);
+    assert!(resolved.why_no_recovery_key.is_none());
+    assert!(crate::config::secrets(&resolved).contains(&"x".to_owned()));
+    // Beside a main key from a variable they hold as well; one whose variable is not set is told.
+    let only = "[key]\nrecovery = [{ env = \"SAFE\" }]\n";
+    let resolved = World::new().file(DEFAULT_FILE, only).set("BACKUP_ENCRYPTION_KEY", "y").run("key id");
+    assert!(resolved.why_no_recovery_key.unwrap().message().contains("SAFE"));
+    for (wrong, says) in [
+        ("[key]\nfile = \"k\"\nrecovery = [{ file = \"a\", env = \"B\" }]\n", "exactly one of"),
+        ("[key]\nfile = \"k\"\nrecovery = [{}]\n", "exactly one of"),
+        ("[key]\nfile = \"k\"\noffline = [\"0011223344556677889900\"]\n", "16 hexadecimal digits"),
+    ] {
+        let error = World::new().file(DEFAULT_FILE, wrong).try_run("key id").unwrap_err();
+        assert!(error.one_line().contains(says), "{error}");
+    }
+}
+
+#[test]
 fn the_reference_configuration_holds_every_key_with_its_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.toml");
     let text = std::fs::read_to_string(path).unwrap();

@@ -49,6 +49,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
+/// A share such as `10%` or `0.5%`: more than nothing, at most all.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let refuse = || format!("`{text}` is not a share such as `10%`, up to `100%`");
+    let number: f64 = text.trim().strip_suffix('%').ok_or_else(refuse)?.trim().parse().map_err(|_| refuse())?;
+    if number > 0.0 && number <= 100.0 { Ok(number) } else { Err(refuse()) }
+}
+
 /// A number of `unit_millis`, as a guide's variable has it; with a unit of its own, that one counts.
 pub fn guide_duration(text: &str, unit_millis: u64) -> Result<Duration, String> {
     let text = text.trim();
@@ -112,6 +119,15 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_has_its_sign_and_is_some() {
+        assert_eq!(percent("10%"), Ok(10.0));
+        assert_eq!(percent(" 0.5 %"), Ok(0.5));
+        for odd in ["10", "0%", "-1%", "101%", "NaN%", "inf%", "%", "ten%"] {
+            assert!(percent(odd).is_err(), "{odd}");
+        }
+    }
 
     #[test]
     fn durations_are_read_as_written() {

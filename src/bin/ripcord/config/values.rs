@@ -141,6 +141,8 @@ pub fn settings(
             store,
             environment: defaults.environment,
             key: None,
+            recovery_keys: Vec::new(),
+            offline_keys: Vec::new(),
             pg_bin,
             backup,
             retention,

@@ -151,6 +151,15 @@ impl Renderer {
         self.json(result::list_json(command, Outcome::Done, items));
     }
 
+    /// A list of which something failed: the error, and the result with `items` all the same.
+    pub fn failed_list<T: Serialize>(&self, command: &str, error: &Error, items: &[T]) {
+        let unchanged = Some("unchanged");
+        self.lines(&result::error_lines(error, unchanged));
+        let mut value = result::error_json(command, error, unchanged);
+        value["items"] = serde_json::to_value(items).unwrap_or_default();
+        self.json(value);
+    }
+
     /// A command's result that is no run's and no table's.
     pub fn items<T: Serialize>(&self, command: &str, outcome: Outcome, items: &[T]) {
         self.json(result::list_json(command, outcome, items));
