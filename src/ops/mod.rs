@@ -24,6 +24,7 @@ pub mod resume;
 pub mod rollback;
 pub mod run;
 pub mod rungs;
+pub mod salvage;
 pub mod status;
 pub mod upkeep;
 

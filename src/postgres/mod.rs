@@ -9,6 +9,7 @@ pub mod guard;
 pub mod load;
 pub mod preflight;
 pub mod quote;
+pub mod salvage;
 pub mod session;
 pub mod swap;
 pub mod target;

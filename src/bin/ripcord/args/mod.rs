@@ -36,7 +36,8 @@ I want to…                                       command
     know that a backup can be restored           ripcord drill latest
     look at a backup beside the database         ripcord restore latest --into NAME
     replace the database by a backup             ripcord restore latest
-    see and drop databases that were replaced    ripcord aside list";
+    see and drop databases that were replaced    ripcord aside list
+    get rows back that only such a one has       ripcord salvage -o rows.sql";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done · 1 failed or invalid, database unchanged · 2 usage or configuration ·
@@ -168,6 +169,8 @@ pub enum Command {
         #[command(subcommand)]
         command: AsideCommand,
     },
+    /// Write the rows that only a database kept aside has to a file
+    Salvage(SalvageArgs),
     /// Restore a backup into a scratch database, compare, time and record it
     Drill(DrillArgs),
     /// Make and name master keys
@@ -235,6 +238,7 @@ impl Command {
                 AsideCommand::List => "aside list",
                 AsideCommand::Drop { .. } => "aside drop",
             },
+            Command::Salvage(_) => "salvage",
             Command::Drill(_) => "drill",
             Command::Key { command } => match command {
                 KeyCommand::Generate { .. } => "key generate",
@@ -274,6 +278,7 @@ impl Command {
             | Command::Audit(_)
             | Command::Plan(_)
             | Command::Health
+            | Command::Salvage(_)
             | Command::Lock { command: LockCommand::Status }
             | Command::Aside { command: AsideCommand::List } => Reach::Looks,
             Command::Backup { command } => match command {
@@ -355,7 +360,6 @@ mod tests {
         for words in [
             "wrap -- true",
             "cancel",
-            "salvage",
             "rehearse",
             "adopt",
             "graph",

@@ -485,6 +485,29 @@ pub enum AsideCommand {
     },
 }
 
+/// `salvage`.
+#[derive(Clone, Debug, Args)]
+pub struct SalvageArgs {
+    /// The database kept aside; without it, the one kept last
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
+    /// How rows are written
+    #[arg(long, value_name = "FORMAT", default_value = "sql")]
+    pub format: SalvageFormat,
+    /// The file, which must not be there yet
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SalvageFormat {
+    /// INSERT statements, conflicts as comments
+    Sql,
+    /// A block with a line of names for each table
+    Csv,
+}
+
 /// `drill`.
 #[derive(Clone, Debug, Args)]
 pub struct DrillArgs {

@@ -27,6 +27,7 @@ pub mod reset_failed;
 pub mod restore;
 pub mod rollback;
 pub mod run;
+pub mod salvage;
 pub mod status;
 pub mod validate;
 pub mod wait;
