@@ -196,7 +196,6 @@ fn what_this_version_does_not_do_is_a_usage_error() {
     for command in [
         "wrap",
         "cancel",
-        "rehearse",
         "adopt",
         "graph",
         "tag",

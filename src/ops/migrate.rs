@@ -368,7 +368,7 @@ async fn naming_invalid_indexes(run: &Run<'_>, error: Error, before: &[String]) 
 }
 
 /// One statement of a script as a script of its own, its positions in the file kept.
-fn single_statement(script: &Script, number: usize) -> Script {
+pub(super) fn single_statement(script: &Script, number: usize) -> Script {
     let Some(statement) = script.statements.get(number) else {
         return Script {
             sql: String::new(),

@@ -18,6 +18,7 @@ pub mod migrate;
 pub mod proof;
 pub mod prune;
 pub mod recover;
+pub mod rehearse;
 pub mod report;
 pub mod restore;
 pub mod resume;

@@ -95,7 +95,7 @@ pub async fn hidden_code(session: &Session, queries: bool) -> Result<Option<Stri
 const ALWAYS_HIDDEN: &str = "
 WITH code AS (
     SELECT p.* FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE p.oid >= 16384 AND n.nspname <> 'ripcord' AND NOT EXISTS (
+    WHERE p.oid >= 16384 AND n.nspname NOT IN ('pg_catalog', 'ripcord') AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend d
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')
 )

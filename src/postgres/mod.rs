@@ -7,6 +7,7 @@ pub mod dump;
 pub mod execute;
 pub mod guard;
 pub mod load;
+pub mod observe;
 pub mod preflight;
 pub mod quote;
 pub mod salvage;

@@ -22,6 +22,7 @@ I want to…                                       command
     write a migration                            ripcord new \"add orders\"
     check the migrations, touching nothing       ripcord validate
     see what would happen                        ripcord plan
+    try it on a copy first                       ripcord rehearse
     change the database                          ripcord apply
   looking
     see where the database stands                ripcord status
@@ -173,6 +174,8 @@ pub enum Command {
     Salvage(SalvageArgs),
     /// Restore a backup into a scratch database, compare, time and record it
     Drill(DrillArgs),
+    /// Run what is pending up, down and up again on a scratch database, and measure it
+    Rehearse(RehearseArgs),
     /// Make and name master keys
     Key {
         /// What to do.
@@ -240,6 +243,7 @@ impl Command {
             },
             Command::Salvage(_) => "salvage",
             Command::Drill(_) => "drill",
+            Command::Rehearse(_) => "rehearse",
             Command::Key { command } => match command {
                 KeyCommand::Generate { .. } => "key generate",
                 KeyCommand::Id => "key id",
@@ -285,7 +289,7 @@ impl Command {
                 BackupCommand::List | BackupCommand::Show { .. } => Reach::Looks,
                 _ => Reach::Stores,
             },
-            Command::Drill(_) => Reach::Stores,
+            Command::Drill(_) | Command::Rehearse(_) => Reach::Stores,
             Command::Prune(_) => Reach::StoresWithDryRun,
             Command::Renumber(_)
             | Command::Apply(_)
@@ -360,7 +364,6 @@ mod tests {
         for words in [
             "wrap -- true",
             "cancel",
-            "rehearse",
             "adopt",
             "graph",
             "tag a b",
@@ -375,7 +378,6 @@ mod tests {
             "key remove",
             "backup export x",
             "backup import x",
-            "apply --rehearse",
             "apply --writes capture",
             "validate --fix",
         ] {

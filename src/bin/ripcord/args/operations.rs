@@ -134,6 +134,9 @@ pub struct ApplyArgs {
     /// No backup first, where the environment allows it; the run then cannot be restored
     #[arg(long)]
     pub skip_backup: bool,
+    /// Try it first on a copy made from the backup; a rehearsal that fails stops the run
+    #[arg(long, conflicts_with = "skip_backup")]
+    pub rehearse: bool,
     /// What holds for writes that others commit after the backup
     #[arg(long, value_name = "HOW")]
     pub writes: Option<WritesWord>,
@@ -483,6 +486,21 @@ pub enum AsideCommand {
         /// The database's name, in full
         name: String,
     },
+}
+
+/// `rehearse`.
+#[derive(Clone, Debug, Args)]
+pub struct RehearseArgs {
+    /// Begin with an empty database and all migrations, for CI; without it, with a copy from a fresh backup
+    #[arg(long, value_name = "WHAT")]
+    pub from: Option<RehearseFrom>,
+}
+
+/// What a rehearsal begins with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RehearseFrom {
+    /// Nothing
+    Empty,
 }
 
 /// `salvage`.

@@ -21,6 +21,7 @@ pub mod new;
 pub mod plan;
 pub mod prune;
 pub mod recover;
+pub mod rehearse;
 pub mod renumber;
 pub mod repair;
 pub mod reset_failed;
