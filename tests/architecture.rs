@@ -30,10 +30,13 @@ const ENVIRONMENT_READ: [(&str, &str); 2] = [
 ];
 
 /// Where our schema, or a setting that begins with its name, is named outside `src/control`.
-const SCHEMA_NAMED: [(&str, &str, &str); 4] = [
+const SCHEMA_NAMED: [(&str, &str, &str); 7] = [
     ("src/postgres/execute/mod.rs", "ripcord.run", "a setting of the session that marks our transaction, no table"),
     ("src/postgres/writes.rs", "'ripcord'", "our own rows are nobody's lost writes"),
     ("src/postgres/counts.rs", "'ripcord'", "likewise"),
+    ("src/postgres/checks.rs", "'ripcord'", "our own functions are no hidden code"),
+    ("src/postgres/observe.rs", "'ripcord'", "a rehearsal tells of other tables than ours"),
+    ("src/postgres/salvage.rs", "'ripcord'", "our own rows are carried by the swap, and not salvaged"),
     ("src/postgres/databases/empty.rs", "'ripcord'", "a database with our schema alone counts as empty"),
 ];
 

@@ -1,6 +1,6 @@
 //! What a database consists of, read from a dump's table of contents, in a form that can be compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -116,6 +116,17 @@ pub fn sequence_values(toc: &Toc) -> BTreeMap<String, (i64, bool)> {
         .filter(|entry| entry.description.0 == b"SEQUENCE SET")
         .filter_map(|entry| Some((qualified(entry), setval(entry.definition.as_str()?)?)))
         .collect()
+}
+
+/// Sequences of a dump that count downwards, named as in [`sequence_values`].
+pub fn descending_sequences(toc: &Toc) -> BTreeSet<String> {
+    // An identity's sequence stands in the definition of its column.
+    let is_sequence = |entry: &&TocEntry| {
+        let definition = entry.definition.lossy();
+        let options = definition.split("SEQUENCE NAME").nth(1).unwrap_or(&definition);
+        entry.description.0.starts_with(b"SEQUENCE") && options.contains("INCREMENT BY -")
+    };
+    toc.entries.iter().filter(is_sequence).map(qualified).collect()
 }
 
 /// The numbers of `SELECT pg_catalog.setval('schema.name', 42, true);`. The name may hold quotes,

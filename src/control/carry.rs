@@ -158,10 +158,11 @@ async fn reconcile(client: &Client, applied: &[(String, String)]) -> Result<()> 
     const BACK: &str = "
         insert into ripcord.schema_migrations
                (version, name, checksum, loose_checksum, batch, state, applied_at, execution_time_ms, success, error,
-                applied_by, approver, git_commit, run_id, tool_version, up_sql, down_sql, text_omitted, copy_of)
+                applied_by, approver, git_commit, run_id, tool_version, up_sql, down_sql, text_omitted,
+                down_digest, copy_of)
         select version, name, $2, case when checksum = $2 then loose_checksum end, batch, 'applied', applied_at,
                execution_time_ms, success, error, applied_by, approver, git_commit, run_id, tool_version, up_sql,
-               down_sql, text_omitted, coalesce(copy_of, id)
+               down_sql, text_omitted, down_digest, coalesce(copy_of, id)
           from ripcord.schema_migrations
          where version = $1 and success
          order by checksum = $2 desc, id desc

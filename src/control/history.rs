@@ -1,6 +1,7 @@
 //! Rows of migrations: applied, failed, rolled back, restored away. None is ever removed.
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio_postgres::{Client, GenericClient, Row};
 
 use super::{TOOL_VERSION, clean, clean_option, os_user, while_doing};
@@ -143,12 +144,12 @@ pub async fn record_migration<C: GenericClient>(client: &C, row: &MigrationRow) 
         )
         insert into ripcord.schema_migrations
                (version, name, checksum, loose_checksum, batch, state, applied_at, execution_time_ms, success, error,
-                applied_by, approver, git_commit, run_id, tool_version, up_sql, down_sql, text_omitted)
+                applied_by, approver, git_commit, run_id, tool_version, up_sql, down_sql, text_omitted, down_digest)
         select $1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.text,
                $5::pg_catalog.int4, $6::pg_catalog.text, $7::pg_catalog.timestamptz, $8::pg_catalog.int8,
                $9::pg_catalog.bool, $10::pg_catalog.text, $11::pg_catalog.text, $12::pg_catalog.text,
                $13::pg_catalog.text, $14::pg_catalog.uuid, $15::pg_catalog.text, $16::pg_catalog.text,
-               $17::pg_catalog.text, $18::pg_catalog.text
+               $17::pg_catalog.text, $18::pg_catalog.text, $19::pg_catalog.text
           from waited";
     let (up_sql, up_omitted) = short_enough("up_sql", row.up_sql.as_deref());
     let (down_sql, down_omitted) = short_enough("down_sql", row.down_sql.as_deref());
@@ -176,6 +177,7 @@ pub async fn record_migration<C: GenericClient>(client: &C, row: &MigrationRow) 
                 &clean_option(up_sql),
                 &clean_option(down_sql),
                 &omitted,
+                &clean_option(down_sql).map(|down| digest_of(&down)),
             ],
         )
         .await
@@ -184,6 +186,30 @@ pub async fn record_migration<C: GenericClient>(client: &C, row: &MigrationRow) 
                 .context(format!("migration `{}` was not recorded", row.version))
         })?;
     Ok(())
+}
+
+fn digest_of(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+/// An error when the DOWN that was kept for an applied migration is not the one of when it was applied. Rows that
+/// another version of ripcord wrote have nothing to tell that by.
+pub async fn check_kept_down(client: &Client, version: &str) -> Result<()> {
+    // language=SQL
+    const KEPT: &str = "select down_sql, down_digest from ripcord.schema_migrations
+                         where version OPERATOR(pg_catalog.=) $1
+                           and state OPERATOR(pg_catalog.=) any (array['applied', 'baseline']::pg_catalog.text[])";
+    let failed = while_doing("the history of migrations could not be read");
+    let Some(row) = client.query_opt(KEPT, &[&version]).await.map_err(&failed)? else { return Ok(()) };
+    let down: Option<String> = row.try_get(0).map_err(&failed)?;
+    let digest: Option<String> = row.try_get(1).map_err(&failed)?;
+    match (down, digest) {
+        (Some(down), Some(digest)) if digest_of(&down) != digest => {
+            Err(Error::refused(format!("the DOWN that was kept for `{version}` is not the one of when it was applied"))
+                .hint("put the file that was applied back into the folder, then: ripcord rollback"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The text when it may be kept, else what to say instead.

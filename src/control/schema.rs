@@ -8,7 +8,10 @@ use crate::ids::Lineage;
 use crate::postgres::session::explain;
 
 /// The version of the control schema that this binary writes.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
+
+/// What version 2 has beyond version 1.
+const UPGRADE_2: &str = include_str!("upgrade_2.sql");
 
 /// The schema's name.
 pub const SCHEMA: &str = "ripcord";
@@ -30,7 +33,7 @@ pub enum State {
 /// Looks, without writing. An error (refused) when there is a schema of our name whose owner, kinds,
 /// triggers, rules, policies or anything else are not ours, or whose version is newer than this binary's.
 pub async fn inspect(client: &Client) -> Result<State> {
-    let Some(expected) = integrity::checked_version(client).await? else { return Ok(State::Absent) };
+    let Some(mut expected) = integrity::checked_version(client).await? else { return Ok(State::Absent) };
     // language=SQL
     const META: &str = "select lineage, schema_version from only ripcord.meta";
     let failed = while_doing("the table `ripcord.meta` could not be read");
@@ -41,6 +44,10 @@ pub async fn inspect(client: &Client) -> Result<State> {
     let version: i32 = row.try_get(1).map_err(&failed)?;
     if version > SCHEMA_VERSION {
         return Err(integrity::made_by_newer(version));
+    }
+    // Another run may have upgraded it between the two looks.
+    if version > expected {
+        expected = integrity::checked_version(client).await?.unwrap_or(expected);
     }
     if version != expected {
         return Err(Error::refused(format!(
@@ -55,21 +62,42 @@ pub async fn inspect(client: &Client) -> Result<State> {
 /// there already, nothing is written; the lineage that holds is returned. Must not be called inside a
 /// transaction.
 pub async fn ensure(client: &Client, lineage: Lineage) -> Result<Lineage> {
-    if let State::Present { lineage, .. } = inspect(client).await? {
-        // An older version would be upgraded here, in a transaction; there is none before 1.
-        return Ok(lineage);
-    }
-    match create(client, lineage).await {
-        Ok(()) => {}
-        // Another run was faster; what it made is looked at like any other.
-        Err(error) if matches!(error.sqlstate(), Some("42P06" | "23505")) => {}
-        Err(error) => return Err(error),
+    match inspect(client).await? {
+        State::Present { lineage, version: SCHEMA_VERSION } => return Ok(lineage),
+        State::Present { .. } => upgrade(client).await?,
+        State::Absent => make(client, lineage).await?,
     }
     // What stands there now is proved once more: an event trigger of the database may have had its say.
     match inspect(client).await? {
         State::Present { lineage, .. } => Ok(lineage),
         State::Absent => Err(Error::failed("the schema `ripcord` was made and is not there")),
     }
+}
+
+async fn make(client: &Client, lineage: Lineage) -> Result<()> {
+    match create(client, lineage).await {
+        // Another run was faster; what it made is looked at like any other.
+        Err(error) if matches!(error.sqlstate(), Some("42P06" | "23505")) => Ok(()),
+        made => made,
+    }
+}
+
+/// From version 1 to this binary's, in one transaction: both or the old one, and no row is lost.
+async fn upgrade(client: &Client) -> Result<()> {
+    // Whoever waits for the lock finds what the other has made. Operators are ours by the transaction's search_path.
+    // language=SQL
+    const VERSION: &str = "select schema_version from only ripcord.meta";
+    let failed = while_doing("the schema `ripcord` could not be brought to this ripcord's version");
+    in_transaction(client, async || {
+        // language=SQL
+        client.batch_execute("lock table ripcord.meta in access exclusive mode").await.map_err(&failed)?;
+        let version: i32 = client.query_one(VERSION, &[]).await.map_err(&failed)?.try_get(0).map_err(&failed)?;
+        if version < SCHEMA_VERSION {
+            client.batch_execute(UPGRADE_2).await.map_err(&failed)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn create(client: &Client, lineage: Lineage) -> Result<()> {
@@ -80,7 +108,9 @@ async fn create(client: &Client, lineage: Lineage) -> Result<()> {
 pub(super) async fn fill(client: &Client, lineage: Lineage) -> Result<()> {
     // language=SQL
     const META: &str = "insert into ripcord.meta (lineage, schema_version, tool_version) values ($1, $2, $3)";
-    client.batch_execute(include_str!("schema.sql")).await.map_err(|error| creation_failed(&error))?;
+    for sql in [include_str!("schema.sql"), UPGRADE_2] {
+        client.batch_execute(sql).await.map_err(|error| creation_failed(&error))?;
+    }
     client
         .execute(META, &[&lineage.0, &SCHEMA_VERSION, &TOOL_VERSION])
         .await

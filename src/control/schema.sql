@@ -1,5 +1,6 @@
--- The control schema, version 1. Run once, in one transaction, with search_path = pg_catalog, pg_temp.
--- What stands here is compared with the catalog before every use: after a change, schema.expected changes too.
+-- The control schema, version 1, which upgrade_2.sql brings to version 2. Run once, in one transaction, with
+-- search_path = pg_catalog, pg_temp. What stands here is compared with the catalog before every use (schema_*.expected)
+-- and stands in databases: a change is another upgrade, not a change of this file.
 
 create schema ripcord;
 comment on schema ripcord is 'control schema of ripcord, version 1';

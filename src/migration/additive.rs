@@ -88,6 +88,35 @@ pub fn destroys(ups: &[&Script]) -> Option<String> {
     None
 }
 
+/// Whether a script executes a query, and with it whatever code a view, a policy or an operator of the database
+/// holds. Merely defining a view or a function executes none.
+pub fn runs_queries(script: &Script) -> bool {
+    script.statements.iter().any(|statement| {
+        let text = script.text(statement);
+        let words = significant_words(text);
+        match words.first().map(String::as_str) {
+            Some("alter" | "comment" | "drop" | "set" | "reset" | "lock" | "notify" | "show") => false,
+            Some("create") => {
+                let kind = words.iter().find(|word| {
+                    !matches!(word.as_str(), "create" | "or" | "replace" | "unlogged" | "temp" | "temporary" | "unique")
+                });
+                let executed = matches!(kind.map(String::as_str), Some("table" | "materialized" | "global" | "local"));
+                executed && words.iter().any(|word| word == "as")
+            }
+            _ => true,
+        }
+    })
+}
+
+/// The words outside quotes and comments, in lower case.
+fn significant_words(text: &str) -> Vec<String> {
+    let tokens = super::lexer::Lexer::new(text).filter_map(Result::ok);
+    tokens
+        .filter(|token| token.kind == super::lexer::Kind::Word)
+        .map(|token| token.text(text).to_ascii_lowercase())
+        .collect()
+}
+
 fn statements<'a>(scripts: &'a [&'a Script]) -> impl Iterator<Item = (&'a Script, &'a Statement)> {
     scripts.iter().flat_map(|script| script.statements.iter().map(move |statement| (*script, statement)))
 }
@@ -244,6 +273,33 @@ mod tests {
             ("", "drop index i;"),
         ] {
             assert!(run(up, down).is_err(), "{up} / {down}");
+        }
+    }
+
+    #[test]
+    fn what_executes_a_query() {
+        let runs = |sql: &str| runs_queries(&script(sql));
+        for sql in [
+            "select count(*) from t",
+            "/* x */ with a as (select 1) table a",
+            "create table t as select 1",
+            "create materialized view v as select 1",
+            "table t",
+            "analyze t",
+            "create unlogged table t as table u",
+        ] {
+            assert!(runs(sql), "{sql}");
+        }
+        for sql in [
+            "create view v as select 1",
+            "create or replace function f() returns int language sql as 'select 1'",
+            "create table t (a int)",
+            "alter table t add a int default 1",
+            "create index i on t (a)",
+            "comment on table t is 'as select'",
+            "drop table t",
+        ] {
+            assert!(!runs(sql), "{sql}");
         }
     }
 

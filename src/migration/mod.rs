@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use additive::{additive_run, additive_run_knowing, destroys};
+pub use additive::{additive_run, additive_run_knowing, destroys, runs_queries};
 pub use batch::Batch;
 pub use destroyed::{destroyed_schemas, destroyed_tables};
 pub use variables::Variables;

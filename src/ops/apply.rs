@@ -7,7 +7,7 @@ use super::migrate::{self, resumption};
 use super::recover;
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, unfinished};
-use super::{adopt, hooks, judge, masters, prune, releases, resume, rungs};
+use super::{adopt, hooks, judge, masters, prune, rehearse, releases, resume, rungs};
 use crate::clock;
 use crate::control;
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,8 @@ pub struct Request {
     pub also: Vec<std::path::PathBuf>,
     /// All of them in one transaction.
     pub atomic: bool,
+    /// First on a copy that is made from the backup.
+    pub rehearse: bool,
     /// Without a backup, where the environment's policy allows it.
     pub skip_backup: bool,
     /// What to do when it fails.
@@ -442,6 +444,11 @@ async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabasePrope
     }
     run.ctx.faults.at("apply_backed_up").await;
     hooks::run(run, "after_backup").await?;
+
+    // 7. On a copy first: what fails there never reaches the target.
+    if request.rehearse {
+        rehearse::within(run).await?;
+    }
 
     // 8. The migrations.
     let extras_before = crate::postgres::checks::invalid_indexes(&run.live.session).await?;

@@ -122,6 +122,12 @@ pub fn allow(ctx: &Context, counted: &Counted, policy: Writes, backup: &Taken) -
     )))
 }
 
+/// What gets back the writes that a restore gave up, as a further line of its hint.
+pub fn salvage_hint(given_up: &Counted, aside: &str) -> Option<String> {
+    let any = given_up.total() > 0 || !given_up.unknowable.is_empty();
+    any.then(|| format!("\n      for the rows that only `{aside}` has: ripcord salvage --from {aside} -o rows.sql"))
+}
+
 /// `12 rows in public.orders, 3 rows in public.users; not knowable in public.old: …`.
 pub fn describe(counted: &Counted) -> String {
     let mut parts: Vec<String> = counted

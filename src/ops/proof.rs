@@ -4,7 +4,7 @@
 //! and the row digests are taken from the bytes as they pass. The backup's own manifest is the evidence
 //! of before, at exactly its snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::archive::inventory::{self, Difference};
 use crate::archive::{Digest, Inventory, Scanner, Toc};
 use crate::error::{Error, Result};
 use crate::keys::SubKeys;
-use crate::manifest::Manifest;
+use crate::manifest::{DatabaseProperties, Manifest};
 use crate::postgres::dump::{Dump, DumpOptions};
 use crate::postgres::{Session, Target, Tools, checks};
 
@@ -29,6 +29,8 @@ pub struct Evidence {
     pub rows: BTreeMap<RowsOf, Digest>,
     /// Sequences' values.
     pub sequences: BTreeMap<String, (i64, bool)>,
+    /// The sequences that count downwards, as far as the evidence tells.
+    pub descending: BTreeSet<String>,
     /// The table of contents that it was read from; a manifest does not keep it.
     pub toc: Option<Toc>,
 }
@@ -105,6 +107,14 @@ impl Proof {
     }
 }
 
+impl Proof {
+    /// Adds what else differs; with anything there, the proof does not hold.
+    pub fn differs_in(&mut self, lines: Vec<String>) {
+        self.holds &= lines.is_empty();
+        self.catalog.extend(lines);
+    }
+}
+
 fn and_more(count: usize) -> String {
     if count > 1 { format!(" and {} more", count - 1) } else { String::new() }
 }
@@ -117,6 +127,7 @@ impl Evidence {
             extras: manifest.sealed.catalog_extras.clone(),
             rows: BTreeMap::new(),
             sequences: manifest.sealed.sequences.clone(),
+            descending: BTreeSet::new(),
             toc: None,
         };
         for block in manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks) {
@@ -187,6 +198,7 @@ impl Evidence {
             extras: checks::catalog_extras(session, &ctx.settings.backup.exclude_schemas).await?,
             rows: BTreeMap::new(),
             sequences: inventory::sequence_values(&contents.toc),
+            descending: inventory::descending_sequences(&contents.toc),
             toc: Some(contents.toc),
         };
         for block in &contents.blocks {
@@ -235,8 +247,9 @@ impl Evidence {
         }
         for (name, before) in &self.sequences {
             // A sequence that went on is no loss: values that were handed out are never handed out again.
+            let downwards = self.descending.contains(name) || after.descending.contains(name);
             match after.sequences.get(name) {
-                Some(now) if goes_on(*before, *now) => {}
+                Some(now) if goes_on(*before, *now, downwards) => {}
                 Some(now) => proof.sequences_behind.push(format!("{name} ({} → {})", before.0, now.0)),
                 None => {}
             }
@@ -264,8 +277,52 @@ pub(super) fn end_of_relation(statement: &[u8]) -> Option<usize> {
 /// How a statement that loads rows begins.
 const COPY: &[u8] = b"COPY ";
 
-fn goes_on(before: (i64, bool), now: (i64, bool)) -> bool {
-    before == now || now.0 > before.0 || (now.0 == before.0 && now.1)
+fn goes_on(before: (i64, bool), now: (i64, bool), downwards: bool) -> bool {
+    let further = if downwards { now.0 < before.0 } else { now.0 > before.0 };
+    before == now || further || (now.0 == before.0 && now.1)
+}
+
+/// What of the database as a whole is another: owner, privileges, settings, limit, comment, and the like. A fence
+/// of ours is no difference: the run that put it up takes it away.
+pub fn differing_properties(before: &DatabaseProperties, after: &DatabaseProperties, fenced: bool) -> Vec<String> {
+    let lines = |properties: &DatabaseProperties| {
+        let DatabaseProperties { owner, tablespace, connection_limit, comment, .. } = properties;
+        let mut lines = vec![
+            format!("database owned by {owner}"),
+            format!("database in tablespace {tablespace}"),
+            format!("database's connection limit {connection_limit}"),
+        ];
+        lines.extend(comment.iter().map(|comment| format!("database's comment {comment:?}")));
+        let usual = || vec![format!("=Tc/{owner}"), format!("{owner}=CTc/{owner}")];
+        let mut acl = properties.acl.clone().unwrap_or_else(usual);
+        acl.sort();
+        lines.push(format!("database's privileges {}", acl.join(" ")));
+        for (role, settings) in &properties.settings {
+            let ours =
+                |setting: &str| fenced && role.is_empty() && setting.starts_with("default_transaction_read_only=");
+            let of = if role.is_empty() { "database".to_owned() } else { format!("role {role} in the database") };
+            // The value may be a secret.
+            let named = settings.iter().filter(|setting| !ours(setting));
+            lines.extend(named.map(|setting| format!("setting of {of}: {}", setting.split('=').next().unwrap_or(""))));
+        }
+        lines.extend(properties.security_labels.keys().map(|provider| format!("database's label of {provider}")));
+        lines
+    };
+    let mut differing = differing_lines(&lines(before), &lines(after));
+    for (role, settings) in &before.settings {
+        for setting in settings {
+            let name = setting.split('=').next().unwrap_or("");
+            let now = after.settings.get(role).into_iter().flatten();
+            let other = now.filter(|now| now.split('=').next() == Some(name)).any(|now| now != setting);
+            if other && !(fenced && role.is_empty() && name == "default_transaction_read_only") {
+                differing.push(format!("another value now: setting {name}"));
+            }
+        }
+    }
+    if before.security_labels != after.security_labels && differing.is_empty() {
+        differing.push("another value now: label of the database".to_owned());
+    }
+    differing
 }
 
 /// Lines that only one of the two sorted lists has.

@@ -6,7 +6,7 @@ use super::beside::{self, Build};
 use super::context;
 use super::hooks;
 use super::losses;
-use super::proof::{Depth, Evidence, Proof};
+use super::proof::{Depth, Evidence, Proof, differing_properties};
 use super::report::{Outcome, RunReport};
 use super::run::Run;
 use super::rungs::{self, RestoreWay};
@@ -14,8 +14,8 @@ use super::{migrate, source};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script, additive_run, destroys, label};
-use crate::postgres::{databases, writes};
+use crate::migration::{Migration, Script, additive_run, destroys, label, runs_queries};
+use crate::postgres::{checks, databases, writes};
 use crate::settings::OnFailure;
 
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
@@ -38,6 +38,7 @@ pub async fn bring_back(run: &mut Run<'_>, failure: Error) -> RunReport {
                 Some(cure) if reached.hint == again(run) => format!("{cure}; then: ripcord {command}"),
                 _ => reached.hint,
             });
+            report.hint = report.hint.map(|hint| hint + &reached.salvage.unwrap_or_default());
             report
         }
         Err(second) => not_recovered(run, &command, failure, second).await,
@@ -51,11 +52,13 @@ struct Reached {
     proof: Option<Proof>,
     writes: Option<u64>,
     hint: String,
+    /// What gets back the writes that a restore gave up.
+    salvage: Option<String>,
 }
 
 impl Reached {
     fn new(outcome: Outcome, database: impl Into<String>, hint: &str) -> Reached {
-        Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned() }
+        Reached { outcome, database: database.into(), proof: None, writes: None, hint: hint.to_owned(), salvage: None }
     }
 }
 
@@ -315,7 +318,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     let down_scripts: Vec<&Script> = downs.iter().collect();
     // What a hook changed is no DOWN's to undo, and the rows must tell.
     let additive = if done.hooks.is_empty() {
-        additive_run(&scripts, &down_scripts)
+        only_adds(run, &scripts, &down_scripts).await?
     } else {
         Err("a hook's SQL changed something".to_owned())
     };
@@ -334,6 +337,9 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, additive: Result<(), String>)
     let read = |depth| Evidence::read(ctx, &run.live.tools, &ctx.target, &run.live.session, &backup.keys, depth);
 
     let mut proof = before.compare(&read(Depth::Schema).await?, Depth::Schema);
+    // A dump does not tell what holds for the database as a whole.
+    let properties = databases::read_properties(run.live.maintenance(), ctx.target.database()).await?;
+    proof.differs_in(differing_properties(&backup.manifest.sealed.properties, &properties, run.fenced.is_some()));
     if proof.holds && additive.is_ok() {
         proof.kind = "additive".to_owned();
     } else if proof.holds {
@@ -347,6 +353,15 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, additive: Result<(), String>)
     }
     let why = additive.err().map(|statement| format!("; {statement}")).unwrap_or_default();
     Err(Error::failed(format!("DOWN ran, but the database is not as before: {}{why}", proof.why_not())))
+}
+
+/// Whether text and catalog together tell that nothing of before was changed.
+async fn only_adds(run: &Run<'_>, ups: &[&Script], downs: &[&Script]) -> Result<std::result::Result<(), String>> {
+    if let Err(why) = additive_run(ups, downs) {
+        return Ok(Err(why));
+    }
+    let queries = ups.iter().chain(downs).any(|script| runs_queries(script));
+    Ok(checks::hidden_code(&run.live.session, queries).await?.map_or(Ok(()), Err))
 }
 
 /// The migrations that were changed, newest first, with the texts that were applied.
@@ -422,6 +437,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     );
     reached.proof = Some(scratch.proof);
     reached.writes = Some(swapped.writes.total());
+    reached.salvage = losses::salvage_hint(&swapped.writes, &swapped.aside);
     Ok(reached)
 }
 

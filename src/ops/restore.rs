@@ -461,7 +461,11 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
         Outcome::Done,
         format!("restored from backup `{}`; the database of before is kept as `{}`", backup.id, swapped.aside),
     )
-    .hint(format!("when all is well, and the old one is not needed any more: ripcord aside drop {}", swapped.aside));
+    .hint(format!(
+        "when all is well, and the old one is not needed any more: ripcord aside drop {}{}",
+        swapped.aside,
+        losses::salvage_hint(&swapped.writes, &swapped.aside).unwrap_or_default()
+    ));
     report.proof = serde_json::json!({ "proof": scratch.proof, "phases": phases });
     report.writes_since_backup = Some(swapped.writes.total());
     Ok((report, swapped.aside))

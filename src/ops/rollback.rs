@@ -174,6 +174,9 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
     if let Some(run) = unfinished(ctx, live.lineage).await?.first() {
         return Err(Error::refused(format!("run `{}` was not finished", run.run)).hint("ripcord recover"));
     }
+    for one in undoing.iter().filter(|one| one.source == "history" && one.down.is_some()) {
+        control::check_kept_down(live.session.client(), &one.row.version).await?;
+    }
     let intent = Intent {
         on_failure: OnFailure::Restore,
         writes: request.writes,

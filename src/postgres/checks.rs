@@ -146,7 +146,62 @@ UNION ALL
 SELECT 'event trigger ' || pg_catalog.quote_ident(v.evtname) || ' enabled ' || v.evtenabled::pg_catalog.text
 FROM pg_catalog.pg_event_trigger v WHERE v.evtenabled <> 'O'
 UNION ALL
-SELECT 'large objects ' || pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata HAVING pg_catalog.count(*) > 0";
+SELECT 'large objects ' || pg_catalog.count(*) || ' of ' || pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(b.lomowner))
+    || ' open to ' || b.open_to || ' ' || pg_catalog.md5(pg_catalog.string_agg(
+        b.oid || ' ' || coalesce(pg_catalog.obj_description(b.oid, 'pg_largeobject'), ''), ',' ORDER BY b.oid))
+FROM (
+    SELECT l.oid, l.lomowner, (
+        SELECT coalesce(pg_catalog.string_agg(a.item, ',' ORDER BY a.item COLLATE \"C\"), '') FROM (
+            SELECT CASE x.grantee WHEN 0 THEN '' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END
+                || '=' || x.privilege_type || x.is_grantable
+            FROM pg_catalog.aclexplode(coalesce(l.lomacl, pg_catalog.acldefault('L', l.lomowner))) AS x
+        ) AS a (item)) AS open_to
+    FROM pg_catalog.pg_largeobject_metadata l
+) AS b
+GROUP BY b.lomowner, b.open_to";
+
+/// Why something may run that no statement names: event triggers, domains that compute, and, when `queries` are
+/// executed, views, policies, operators and the like that call somebody's functions. `None`: there is no such thing,
+/// so that a text tells all that it does. What extensions brought is trusted, but for event triggers.
+pub async fn hidden_code(session: &Session, queries: bool) -> Result<Option<String>> {
+    let sql = if queries { format!("{ALWAYS_HIDDEN} UNION ALL {HIDDEN_IN_QUERIES}") } else { ALWAYS_HIDDEN.to_owned() };
+    let rows = session.rows(&format!("{sql} LIMIT 1")).await?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+}
+
+// language=SQL
+const ALWAYS_HIDDEN: &str = "
+WITH code AS (
+    SELECT p.* FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE p.oid >= 16384 AND n.nspname NOT IN ('pg_catalog', 'ripcord') AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')
+)
+SELECT 'event trigger ' || v.evtname || ' runs at every change of the schema'
+FROM pg_catalog.pg_event_trigger v WHERE v.evtenabled <> 'D'
+UNION ALL
+SELECT 'a domain computes by function ' || c.proname
+FROM pg_catalog.pg_depend d JOIN code c ON c.oid = d.refobjid
+WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND (
+    d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass OR
+    d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+        AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint k WHERE k.contypid <> 0))";
+
+// language=SQL
+const HIDDEN_IN_QUERIES: &str = "
+SELECT 'what is queried may call function ' || c.proname
+FROM pg_catalog.pg_depend d JOIN code c ON c.oid = d.refobjid
+WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.classid IN (
+    'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+    'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_cast'::pg_catalog.regclass,
+    'pg_catalog.pg_class'::pg_catalog.regclass)
+UNION ALL
+SELECT 'function ' || c.proname || ' has the name of a built-in one'
+FROM code c WHERE c.prorettype NOT IN ('pg_catalog.trigger'::pg_catalog.regtype, 'pg_catalog.event_trigger'::pg_catalog.regtype)
+AND c.proname IN (SELECT b.proname FROM pg_catalog.pg_proc b WHERE b.pronamespace = 'pg_catalog'::pg_catalog.regnamespace)
+UNION ALL
+SELECT 'aggregate or function ' || c.proname || ' stands behind a foreign table'
+FROM code c WHERE c.prorettype = 'pg_catalog.fdw_handler'::pg_catalog.regtype";
 
 /// Indexes that are invalid now, `schema.index on schema.table`.
 pub async fn invalid_indexes(session: &Session) -> Result<Vec<String>> {

@@ -139,7 +139,7 @@ async fn the_schema_is_made_once_and_keeps_its_lineage() {
 
     let other = Lineage::new();
     control::set_lineage(&client, other).await.unwrap();
-    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage: other, version: 1 });
+    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage: other, version: 2 });
 }
 
 #[tokio::test]
@@ -346,10 +346,10 @@ async fn default_privileges_give_nobody_our_tables() {
 async fn a_newer_schema_stops_an_older_binary() {
     let (db, client, _) = prepared().await;
     db.sql(
-        "comment on schema ripcord is 'control schema of ripcord, version 2'; alter table ripcord.runs add later text",
+        "comment on schema ripcord is 'control schema of ripcord, version 3'; alter table ripcord.runs add later text",
     );
     let error = refused(control::inspect(&client).await, "made by a newer ripcord");
-    assert!(error.one_line().contains("version 2"), "{error}");
+    assert!(error.one_line().contains("version 3"), "{error}");
 }
 
 /// The programs of another major version: where `RIPCORD_TEST_OTHER_PG` says, else where scripts/test puts them.
@@ -372,7 +372,7 @@ async fn other_major_versions_see_the_same_schema() {
     let db = cluster.database();
     let client = connect(&db.url()).await;
     let lineage = control::ensure(&client, Lineage::new()).await.unwrap();
-    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage, version: 1 });
+    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage, version: 2 });
     control::record_migration(&client, &row("001", "a")).await.unwrap();
     let rows = control::export_rows(&client).await.unwrap();
     let copy = cluster.database();
@@ -731,7 +731,7 @@ async fn rows_are_carried_and_the_applied_set_goes_back() {
         assert_eq!(carried.remove(table), rows.get(table).cloned(), "{table}");
     }
     assert!(control::lock_row(&copy).await.unwrap().is_none());
-    assert_eq!(control::inspect(&copy).await.unwrap(), State::Present { lineage, version: 1 });
+    assert_eq!(control::inspect(&copy).await.unwrap(), State::Present { lineage, version: 2 });
     // Numbers go on behind those that came.
     control::audit(&copy, None, "after", &json!({}), None).await.unwrap();
     assert_eq!(control::audit_log(&copy, 1).await.unwrap()[0].id, 2);
@@ -786,4 +786,58 @@ async fn what_cannot_be_carried_whole_is_not_carried_at_all() {
     let error = control::import_rows(&copy, &rows, &[]).await.unwrap_err();
     assert!(error.message().contains("holds rows already"), "{error}");
     assert_eq!(control::migrations(&copy).await.unwrap().len(), 5);
+}
+
+/// A schema as the first ripcord made it, with a row of its time.
+async fn of_version_1(db: &Db<'_>, lineage: Lineage) {
+    db.sql(&format!(
+        "begin; set local search_path = pg_catalog, pg_temp; {}
+         insert into ripcord.meta (lineage, schema_version, tool_version) values ('{lineage}', 1, '0.1.0'); commit;
+         insert into ripcord.schema_migrations (version, name, checksum, batch, state, applied_at, execution_time_ms,
+                success, applied_by, tool_version, down_sql)
+         values ('001', 'old', 'a', 1, 'applied', now(), 1, true, 'someone', '0.1.0', 'drop table old');
+         create table old (id int); create role reader; grant usage on schema ripcord to reader;
+         grant select on ripcord.schema_migrations to reader;",
+        include_str!("../../src/control/schema.sql")
+    ));
+}
+
+#[tokio::test]
+async fn a_schema_of_version_1_is_brought_to_version_2_with_every_row() {
+    let cluster = Cluster::start(&[]);
+    let db = cluster.database();
+    let lineage = Lineage::new();
+    of_version_1(&db, lineage).await;
+    let client = connect(&db.url()).await;
+    // Looking changes nothing.
+    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage, version: 1 });
+    assert_eq!(versions(&control::applied(&client).await.unwrap()), ["001"]);
+    // Two at once: one of them makes it.
+    let other = connect(&db.url()).await;
+    let (one, two) = tokio::join!(control::ensure(&client, Lineage::new()), control::ensure(&other, Lineage::new()));
+    assert_eq!((one.unwrap(), two.unwrap()), (lineage, lineage));
+    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage, version: 2 });
+    assert_eq!(db.sql("select version, state, down_digest from ripcord.schema_migrations"), "001|applied|");
+    assert_eq!(db.sql("select has_table_privilege('reader', 'ripcord.schema_migrations', 'select')"), "t");
+    assert_eq!(db.sql("select has_function_privilege('reader', 'ripcord.rollback_last_migration()', 'execute')"), "f");
+    let told = db.cluster.try_sql(&db.name, "select ripcord.rollback_last_migration()").unwrap_err();
+    assert!(told.contains("was not kept for `001_old`"), "{told}");
+    control::record_migration(&client, &row("002", "b")).await.unwrap();
+    assert_eq!(db.sql("select count(*) from ripcord.schema_migrations where down_digest is not null"), "1");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_cannot_be_made_leaves_the_old_schema() {
+    let cluster = Cluster::start(&[]);
+    let db = cluster.database();
+    let lineage = Lineage::new();
+    of_version_1(&db, lineage).await;
+    db.sql(
+        "create function public.no() returns event_trigger language plpgsql as 'begin raise ''not today''; end';
+         create event trigger no on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.no()",
+    );
+    let client = connect(&db.url()).await;
+    let error = control::ensure(&client, lineage).await.unwrap_err();
+    assert!(error.one_line().contains("could not be brought to this ripcord's version"), "{error}");
+    assert_eq!(control::inspect(&client).await.unwrap(), State::Present { lineage, version: 1 });
 }

@@ -171,6 +171,8 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::Restore(args) => commands::restore::run(app, args).await,
         Command::Prune(args) => commands::prune::run(app, args).await,
         Command::Aside { command } => commands::aside::run(app, command).await,
+        Command::Salvage(args) => commands::salvage::run(app, args).await,
+        Command::Rehearse(args) => commands::rehearse::run(app, args).await,
         Command::Drill(args) => commands::drill::run(app, args).await,
         Command::Key { command } => commands::key::run(app, command).await,
         Command::Lock { command } => commands::lock::run(app, command).await,

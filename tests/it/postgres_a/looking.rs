@@ -98,7 +98,7 @@ async fn what_a_dump_does_not_show() {
          create materialized view ripcord.m as select 1 as x with no data; \
          create table t (x int primary key, y int); create table r (x int references t); insert into t values (1, 1), (2, 1); \
          alter table r disable trigger all; alter table t add constraint positive check (y > 0) not valid; \
-         alter table t replica identity full; select lo_create(0)",
+         alter table t replica identity full; select lo_create(4711)",
     );
     let cluster = Cluster::shared();
     assert!(cluster.try_sql(&db.name, "create unique index concurrently broken on t (y)").is_err());
@@ -109,7 +109,7 @@ async fn what_a_dump_does_not_show() {
             "constraint positive on public.t not validated",
             "extension plpgsql 1.0",
             "index public.broken on public.t not ready",
-            "large objects 1",
+            "large objects 1 of postgres open to postgres=SELECTfalse,postgres=UPDATEfalse f64d9e6bbea2747d230f41df31927546",
             "materialized view \"S\".m not populated",
             "table public.t replica identity full",
             "trigger \"of constraint r_x_fkey\" on public.r enabled D",

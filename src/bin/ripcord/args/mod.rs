@@ -22,6 +22,7 @@ I want to…                                       command
     write a migration                            ripcord new \"add orders\"
     check the migrations, touching nothing       ripcord validate
     see what would happen                        ripcord plan
+    try it on a copy first                       ripcord rehearse
     change the database                          ripcord apply
   looking
     see where the database stands                ripcord status
@@ -42,6 +43,7 @@ I want to…                                       command
     get a plain dump out of a backup             ripcord backup export latest -o FILE
     make a backup of a plain dump                ripcord backup import FILE
     see and drop databases that were replaced    ripcord aside list
+    get rows back that only such a one has       ripcord salvage -o rows.sql
     let another key open the backups             ripcord key add
     exchange the key, also one that leaked       ripcord key rotate [--reencrypt]";
 
@@ -182,8 +184,12 @@ pub enum Command {
         #[command(subcommand)]
         command: AsideCommand,
     },
+    /// Write the rows that only a database kept aside has to a file
+    Salvage(SalvageArgs),
     /// Restore a backup into a scratch database, compare, time and record it
     Drill(DrillArgs),
+    /// Run what is pending up, down and up again on a scratch database, and measure it
+    Rehearse(RehearseArgs),
     /// Make and name master keys; say who opens the backups
     Key {
         /// What to do.
@@ -267,7 +273,9 @@ impl Command {
                 AsideCommand::List => "aside list",
                 AsideCommand::Drop { .. } => "aside drop",
             },
+            Command::Salvage(_) => "salvage",
             Command::Drill(_) => "drill",
+            Command::Rehearse(_) => "rehearse",
             Command::Key { command } => match command {
                 KeyCommand::Generate { .. } => "key generate",
                 KeyCommand::Id => "key id",
@@ -315,13 +323,14 @@ impl Command {
             | Command::Plan(_)
             | Command::Changelog(_)
             | Command::Health
+            | Command::Salvage(_)
             | Command::Lock { command: LockCommand::Status }
             | Command::Aside { command: AsideCommand::List } => Reach::Looks,
             Command::Backup { command } => match command {
                 BackupCommand::List | BackupCommand::Show { .. } => Reach::Looks,
                 _ => Reach::Stores,
             },
-            Command::Drill(_) | Command::Cancel(_) => Reach::Stores,
+            Command::Drill(_) | Command::Cancel(_) | Command::Rehearse(_) => Reach::Stores,
             Command::Prune(_) | Command::Key { .. } => Reach::StoresWithDryRun,
             Command::Renumber(_)
             | Command::Adopt(_)
@@ -398,15 +407,12 @@ mod tests {
     fn what_is_not_built_is_not_accepted() {
         for words in [
             "wrap -- true",
-            "salvage",
-            "rehearse",
             "report",
             "metrics",
             "verify-db",
             "analyze x",
             "key list",
             "key rotate --old-key-file a --old-key-env b",
-            "apply --rehearse",
             "apply --writes capture",
         ] {
             let words = std::iter::once("ripcord").chain(words.split(' '));

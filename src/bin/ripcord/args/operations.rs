@@ -188,6 +188,9 @@ pub struct ApplyArgs {
     /// No backup first, where the environment allows it; the run then cannot be restored
     #[arg(long)]
     pub skip_backup: bool,
+    /// Try it first on a copy made from the backup; a rehearsal that fails stops the run
+    #[arg(long, conflicts_with = "skip_backup")]
+    pub rehearse: bool,
     /// What holds for writes that others commit after the backup
     #[arg(long, value_name = "HOW")]
     pub writes: Option<WritesWord>,
@@ -658,6 +661,44 @@ pub enum AsideCommand {
         /// The database's name, in full
         name: String,
     },
+}
+
+/// `rehearse`.
+#[derive(Clone, Debug, Args)]
+pub struct RehearseArgs {
+    /// Begin with an empty database and all migrations, for CI; without it, with a copy from a fresh backup
+    #[arg(long, value_name = "WHAT")]
+    pub from: Option<RehearseFrom>,
+}
+
+/// What a rehearsal begins with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RehearseFrom {
+    /// Nothing
+    Empty,
+}
+
+/// `salvage`.
+#[derive(Clone, Debug, Args)]
+pub struct SalvageArgs {
+    /// The database kept aside; without it, the one kept last
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
+    /// How rows are written
+    #[arg(long, value_name = "FORMAT", default_value = "sql")]
+    pub format: SalvageFormat,
+    /// The file, which must not be there yet
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SalvageFormat {
+    /// INSERT statements, conflicts as comments
+    Sql,
+    /// A block with a line of names for each table
+    Csv,
 }
 
 /// `drill`.

@@ -52,6 +52,7 @@ pub fn request(app: &App, args: &ApplyArgs) -> Request {
         selection: selection(app, args),
         also: args.also.clone(),
         atomic: args.atomic,
+        rehearse: args.rehearse,
         skip_backup: false,
         on_failure: settings.on_failure,
         writes: settings.writes,

@@ -17,7 +17,6 @@ use ripcord::{Error, Result};
 use crate::app::{App, Exit};
 use crate::args::{
     BackupCommand, BackupCreateArgs, BackupExportArgs, BackupImportArgs, BackupVerifyArgs, ExportFormat, ImportFormat,
-    VerifyLevel,
 };
 
 /// Runs it.

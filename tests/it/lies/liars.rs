@@ -1,0 +1,521 @@
+//! Migrations whose DOWN does not bring back what was there.
+
+use super::Case;
+
+const fn case(
+    name: &'static str,
+    before: &'static str,
+    up: &'static str,
+    down: &'static str,
+    seen: &'static str,
+) -> Case {
+    Case { name, before, up, down, seen }
+}
+
+/// What stands in a dump of the schema.
+pub const OF_THE_SCHEMA: &[Case] = &[
+    case("lost default", "", "ALTER TABLE orders ALTER note DROP DEFAULT;", "SELECT 1;", "changed: "),
+    case("lost NOT NULL", "", "ALTER TABLE orders ALTER note DROP NOT NULL;", "SELECT 1;", "changed: "),
+    case(
+        "lost grant",
+        "GRANT SELECT ON orders TO pg_monitor",
+        "REVOKE SELECT ON orders FROM pg_monitor;",
+        "GRANT SELECT ON lines TO pg_monitor; REVOKE SELECT ON lines FROM pg_monitor;",
+        "ACL",
+    ),
+    case(
+        "lost grant of a column",
+        "GRANT UPDATE (note) ON orders TO pg_monitor",
+        "REVOKE UPDATE (note) ON orders FROM pg_monitor;",
+        "GRANT SELECT (note) ON orders TO pg_monitor;",
+        "ACL public.COLUMN orders.note",
+    ),
+    case(
+        "lost comment",
+        "COMMENT ON COLUMN orders.note IS 'why'",
+        "COMMENT ON COLUMN orders.note IS NULL;",
+        "SELECT 1;",
+        "COMMENT",
+    ),
+    case(
+        "renamed constraint",
+        "",
+        "ALTER TABLE orders RENAME CONSTRAINT orders_pkey TO pk;",
+        "ALTER TABLE orders RENAME CONSTRAINT pk TO orders_pk;",
+        "CONSTRAINT public.orders orders_pk",
+    ),
+    case(
+        "an index with other options",
+        "CREATE INDEX i ON orders (note) WITH (fillfactor = 70)",
+        "DROP INDEX i;",
+        "CREATE INDEX i ON orders (note);",
+        "changed: INDEX public.i",
+    ),
+    case(
+        "an index that is no longer partial",
+        "CREATE UNIQUE INDEX i ON orders (note) WHERE id > 3",
+        "DROP INDEX i;",
+        "CREATE UNIQUE INDEX i ON orders (note);",
+        "changed: INDEX public.i",
+    ),
+    case("dropped trigger", TOUCHED, "DROP TRIGGER touched ON orders;", "SELECT 1;", "missing: TRIGGER"),
+    case(
+        "a trigger at another moment",
+        TOUCHED,
+        "DROP TRIGGER touched ON orders;",
+        "CREATE TRIGGER touched AFTER UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch();",
+        "changed: TRIGGER",
+    ),
+    case(
+        "label of an enum left",
+        "CREATE TYPE mood AS ENUM ('a', 'b')",
+        "ALTER TYPE mood ADD VALUE 'c';",
+        "SELECT 1;",
+        "changed: TYPE public.mood",
+    ),
+    case("extension left", "", "CREATE EXTENSION pgcrypto;", "SELECT 1;", "added: COMMENT EXTENSION pgcrypto"),
+    case(
+        "lost policy",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON orders USING (id > 0)",
+        "DROP POLICY p ON orders;",
+        "CREATE POLICY p ON orders USING (true);",
+        "changed: POLICY",
+    ),
+    case(
+        "row security left off",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE orders DISABLE ROW LEVEL SECURITY;",
+        "SELECT 1;",
+        "ROW SECURITY",
+    ),
+    case("another owner", "", "ALTER TABLE lines OWNER TO pg_monitor;", "SELECT 1;", "CONSTRAINT public.lines"),
+    case(
+        "lost reloptions",
+        "ALTER TABLE orders SET (autovacuum_enabled = off)",
+        "ALTER TABLE orders RESET (autovacuum_enabled);",
+        "SELECT 1;",
+        "changed: TABLE public.orders",
+    ),
+    case(
+        "lost storage and statistics target",
+        "ALTER TABLE orders ALTER note SET STORAGE external; ALTER TABLE orders ALTER note SET STATISTICS 7",
+        "ALTER TABLE orders ALTER note SET STORAGE extended, ALTER note SET STATISTICS -1;",
+        "ALTER TABLE orders ALTER note SET STORAGE external;",
+        "changed: TABLE public.orders",
+    ),
+    case(
+        "default privilege left",
+        "",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor;",
+        "SELECT 1;",
+        "DEFAULT ACL",
+    ),
+    case(
+        "a view with another body",
+        "CREATE VIEW v AS SELECT id FROM orders WHERE id > 5",
+        "DROP VIEW v;",
+        "CREATE VIEW v AS SELECT id FROM orders;",
+        "changed: VIEW public.v",
+    ),
+    case(
+        "a function of another volatility",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
+        "DROP FUNCTION one();",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';",
+        "changed: FUNCTION public.one()",
+    ),
+    case(
+        "a function without its search_path",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS 'SELECT 1'",
+        "ALTER FUNCTION one() RESET search_path;",
+        "SELECT 1;",
+        "changed: FUNCTION public.one()",
+    ),
+    case(
+        "a function without the REVOKE from everybody",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'; REVOKE ALL ON FUNCTION one() FROM PUBLIC",
+        "DROP FUNCTION one();",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';",
+        "ACL public.FUNCTION one()",
+    ),
+    case("unlogged left", "", "ALTER TABLE events SET UNLOGGED;", "SELECT 1;", "changed: "),
+    case(
+        "a partition with other bounds",
+        "CREATE TABLE p (a int) PARTITION BY RANGE (a); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)",
+        "ALTER TABLE p DETACH PARTITION p1;",
+        "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (20);",
+        "TABLE ATTACH",
+    ),
+    case(
+        "an identity with other options",
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY)",
+        "ALTER TABLE t ALTER id SET GENERATED BY DEFAULT;",
+        "ALTER TABLE t ALTER id SET GENERATED ALWAYS SET INCREMENT BY 5;",
+        "SEQUENCE public.t_id_seq",
+    ),
+    case(
+        "a foreign key that no longer cascades",
+        "",
+        "ALTER TABLE lines DROP CONSTRAINT lines_order_id_fkey;",
+        "ALTER TABLE lines ADD CONSTRAINT lines_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders;",
+        "changed: FK CONSTRAINT",
+    ),
+    case(
+        "a publication of fewer tables",
+        "CREATE PUBLICATION pub FOR TABLE orders, lines",
+        "DROP PUBLICATION pub;",
+        "CREATE PUBLICATION pub FOR TABLE orders;",
+        "missing: PUBLICATION TABLE",
+    ),
+    case(
+        "a sequence of another step",
+        "CREATE SEQUENCE s",
+        "ALTER SEQUENCE s INCREMENT BY 10;",
+        "SELECT 1;",
+        "changed: SEQUENCE public.s",
+    ),
+    case(
+        "a sequence that nobody owns",
+        "",
+        "ALTER SEQUENCE lines_id_seq OWNED BY NONE;",
+        "SELECT 1;",
+        "missing: DEFAULT public.lines id",
+    ),
+    case(
+        "extended statistics lost",
+        "CREATE STATISTICS st ON id, note FROM orders",
+        "DROP STATISTICS st;",
+        "SELECT 1;",
+        "missing: STATISTICS",
+    ),
+    case(
+        "a domain without its check",
+        "CREATE DOMAIN small AS int CHECK (VALUE < 10)",
+        "ALTER DOMAIN small DROP CONSTRAINT small_check;",
+        "SELECT 1;",
+        "DOMAIN public.small",
+    ),
+];
+
+const TOUCHED: &str = "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+    CREATE TRIGGER touched BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch()";
+
+/// What a dump shows badly or not at all.
+pub const OVERLOOKED: &[Case] = &[
+    case("disabled trigger left", TOUCHED, "ALTER TABLE orders DISABLE TRIGGER touched;", "SELECT 1;", "touched"),
+    case(
+        "disabled foreign key left",
+        "",
+        "ALTER TABLE lines DISABLE TRIGGER ALL;",
+        "SELECT 1;",
+        "of constraint lines_order_id_fkey",
+    ),
+    case(
+        "disabled rule left",
+        "CREATE RULE r AS ON DELETE TO events DO NOTHING",
+        "ALTER TABLE events DISABLE RULE r;",
+        "SELECT 1;",
+        "rule r",
+    ),
+    case(
+        "replica identity",
+        "ALTER TABLE orders REPLICA IDENTITY FULL",
+        "ALTER TABLE orders REPLICA IDENTITY DEFAULT;",
+        "SELECT 1;",
+        "replica identity full",
+    ),
+    case(
+        "clustered mark",
+        "CLUSTER orders USING orders_pkey",
+        "ALTER TABLE orders SET WITHOUT CLUSTER;",
+        "SELECT 1;",
+        "clusters its table",
+    ),
+    case(
+        "a constraint that is not validated",
+        "",
+        "ALTER TABLE lines DROP CONSTRAINT lines_order_id_fkey;",
+        "ALTER TABLE lines ADD CONSTRAINT lines_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders ON DELETE CASCADE NOT VALID;",
+        "not validated",
+    ),
+    case(
+        "a materialized view that is empty now",
+        "CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM orders",
+        "REFRESH MATERIALIZED VIEW m WITH NO DATA;",
+        "SELECT 1;",
+        "not populated",
+    ),
+    case(
+        "a setting of the database",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''5MB''', current_database()); END $$",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''6MB''', current_database()); END $$;",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''7MB''', current_database()); END $$;",
+        "another value now: setting work_mem",
+    ),
+    case(
+        "a setting of a role in the database",
+        "",
+        "DO $$ BEGIN EXECUTE format('ALTER ROLE postgres IN DATABASE %I SET work_mem = ''6MB''', current_database()); END $$;",
+        "SELECT 1;",
+        "setting of role postgres in the database: work_mem",
+    ),
+    case(
+        "privileges of the database",
+        "",
+        "DO $$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $$;",
+        "DO $$ BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO PUBLIC', current_database()); END $$;",
+        "database's privileges",
+    ),
+    case(
+        "a comment on the database",
+        "",
+        "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE %I IS ''new''', current_database()); END $$;",
+        "SELECT 1;",
+        "database's comment",
+    ),
+    case(
+        "a grant of a large object",
+        "SELECT lo_from_bytea(4711, 'abc'); GRANT SELECT ON LARGE OBJECT 4711 TO pg_monitor",
+        "REVOKE SELECT ON LARGE OBJECT 4711 FROM pg_monitor;",
+        "SELECT 1;",
+        "large objects 1",
+    ),
+    case(
+        "a comment on a large object",
+        "SELECT lo_from_bytea(4712, 'abc'); COMMENT ON LARGE OBJECT 4712 IS 'a'",
+        "COMMENT ON LARGE OBJECT 4712 IS 'b';",
+        "SELECT 1;",
+        "large objects 1",
+    ),
+    case(
+        "the owner of a large object",
+        "SELECT lo_from_bytea(4713, 'abc')",
+        "ALTER LARGE OBJECT 4713 OWNER TO pg_monitor;",
+        "SELECT 1;",
+        "large objects 1",
+    ),
+];
+
+/// What only the rows tell. DO hides from the text what would be known to destroy.
+pub const OF_THE_ROWS: &[Case] = &[
+    case(
+        "a column without its values, by its text",
+        "",
+        "ALTER TABLE orders DROP COLUMN price;",
+        "ALTER TABLE orders ADD COLUMN price numeric(10, 2);",
+        "no DOWN can bring back what the run destroyed",
+    ),
+    case(
+        "a column without its values",
+        "",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE orders DROP COLUMN price'; END $$;",
+        "ALTER TABLE orders ADD COLUMN price numeric(10, 2);",
+        "rows differ: public.orders",
+    ),
+    case(
+        "another order of the columns",
+        "CREATE TABLE pair (a int, b int); INSERT INTO pair VALUES (7, 7)",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE pair DROP COLUMN a'; END $$;",
+        "ALTER TABLE pair ADD COLUMN a int; UPDATE pair SET a = 7;",
+        "TABLE public.pair",
+    ),
+    case("rows changed by an UPDATE", "", "UPDATE orders SET note = note || '!' WHERE id = 3;", "SELECT 1;", "no DOWN can bring back"),
+    case(
+        "rows changed by a function",
+        "CREATE FUNCTION spoil() RETURNS void LANGUAGE sql AS 'UPDATE orders SET note = note || ''!'' WHERE id = 3'",
+        "SELECT spoil();",
+        "SELECT 1;",
+        "rows differ: public.orders",
+    ),
+    case(
+        "rows changed by a trigger of the UP",
+        "",
+        "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE orders SET price = 0 WHERE id = 4; RETURN new; END';
+         CREATE TRIGGER spoils BEFORE INSERT ON lines FOR EACH ROW EXECUTE FUNCTION spoil();
+         INSERT INTO lines (id, order_id) VALUES (1000, 1);",
+        "DROP TRIGGER spoils ON lines; DROP FUNCTION spoil(); DELETE FROM lines WHERE id = 1000;",
+        "rows differ: public.orders",
+    ),
+    case(
+        "rows lost by a cascade",
+        "",
+        "DO $$ BEGIN DELETE FROM orders WHERE id = 5; END $$;",
+        "INSERT INTO orders VALUES (5, 'order 5', 6.25);",
+        "rows differ: public.lines",
+    ),
+    case(
+        "rows lost by a rule",
+        "CREATE RULE also AS ON INSERT TO events DO ALSO DELETE FROM lines WHERE id = 1",
+        "INSERT INTO events VALUES (1);",
+        "DELETE FROM events;",
+        "rows differ: public.lines",
+    ),
+    case(
+        "a type changed and changed back",
+        "",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE orders ALTER price TYPE int'; END $$;",
+        "ALTER TABLE orders ALTER price TYPE numeric(10, 2);",
+        "rows differ: public.orders",
+    ),
+    case(
+        "a time zone lost on the way",
+        "CREATE TABLE times (at timestamptz); INSERT INTO times VALUES ('2024-05-05 12:00+00')",
+        "SET LOCAL timezone = 'Asia/Tokyo'; DO $$ BEGIN EXECUTE 'ALTER TABLE times ALTER at TYPE timestamp'; END $$;",
+        "SET LOCAL timezone = 'UTC'; ALTER TABLE times ALTER at TYPE timestamptz;",
+        "rows differ: public.times",
+    ),
+    case(
+        "a sequence set back",
+        "",
+        "DO $$ BEGIN PERFORM setval('lines_id_seq', 5); END $$;",
+        "SELECT 1;",
+        "sequence set back: public.lines_id_seq",
+    ),
+    case(
+        "a descending sequence set back",
+        "CREATE SEQUENCE down INCREMENT BY -1; SELECT nextval('down') FROM generate_series(1, 50)",
+        "DO $$ BEGIN EXECUTE 'ALTER SEQUENCE down RESTART'; END $$;",
+        "SELECT 1;",
+        "sequence set back: public.down",
+    ),
+    case(
+        "a descending identity set back",
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY (INCREMENT BY -1), a int); INSERT INTO t (a) VALUES (1), (2), (3)",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE t ALTER id RESTART'; END $$;",
+        "SELECT 1;",
+        "sequence set back: public.t_id_seq",
+    ),
+    case("a large object deleted", "SELECT lo_from_bytea(4714, 'abc')", "DO $$ BEGIN PERFORM lo_unlink(4714); END $$;", "SELECT 1;", "large objects"),
+    case(
+        "a large object changed",
+        "SELECT lo_from_bytea(4715, 'abc')",
+        "DO $$ BEGIN PERFORM lo_put(4715, 0, 'x'); END $$;",
+        "SELECT 1;",
+        "rows differ: large objects",
+    ),
+    case(
+        "a large object under another number",
+        "SELECT lo_from_bytea(4716, 'abc')",
+        "DO $$ BEGIN PERFORM lo_unlink(4716); END $$;",
+        "DO $$ BEGIN PERFORM lo_from_bytea(4717, 'abc'); END $$;",
+        "large objects",
+    ),
+    case(
+        "one row more",
+        "",
+        "INSERT INTO events VALUES (1), (2);",
+        "DELETE FROM events WHERE n = 1;",
+        "rows differ: public.events",
+    ),
+    case(
+        "the values of two rows exchanged",
+        "",
+        "DO $$ BEGIN UPDATE orders SET note = 'order ' || 3 - id WHERE id IN (1, 2); END $$;",
+        "SELECT 1;",
+        "rows differ: public.orders",
+    ),
+    case(
+        "empty made null",
+        "INSERT INTO lines VALUES (100, 1, '')",
+        "DO $$ BEGIN UPDATE lines SET what = NULL WHERE what = ''; END $$;",
+        "SELECT 1;",
+        "rows differ: public.lines",
+    ),
+    case(
+        "a row in another partition's table",
+        "CREATE TABLE p (a int, b int) PARTITION BY RANGE (a); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+         CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (1, 1), (11, 11)",
+        "DO $$ BEGIN UPDATE p SET a = 12 WHERE a = 1; END $$;",
+        "SELECT 1;",
+        "rows differ: public.p1",
+    ),
+    case("a generated column computed otherwise",
+        "CREATE TABLE g (a int, b int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO g VALUES (1)",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE g DROP COLUMN b'; END $$;",
+        "ALTER TABLE g ADD COLUMN b int GENERATED ALWAYS AS (a * 3) STORED;",
+        "changed: TABLE public.g",
+    ),
+];
+
+/// Those that a proof by text alone might believe, though another session writes: what runs stands in the catalog.
+pub const UNDER_A_WRITER: &[Case] = &[
+    case(
+        "an event trigger that changes rows",
+        "CREATE FUNCTION spoil() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN UPDATE public.orders SET price = 0 WHERE id = 4; END';
+         CREATE EVENT TRIGGER spoils ON ddl_command_end WHEN TAG IN ('CREATE DOMAIN') EXECUTE FUNCTION spoil()",
+        "CREATE DOMAIN extra AS int;",
+        "DROP DOMAIN extra;",
+        "event trigger spoils runs at every change",
+    ),
+    case(
+        "a view that changes rows",
+        "CREATE FUNCTION spoil() RETURNS int LANGUAGE sql AS 'UPDATE public.orders SET price = 0 WHERE id = 4 RETURNING 1';
+         CREATE VIEW looks_harmless AS SELECT spoil() AS a",
+        "CREATE TABLE extra AS SELECT a FROM looks_harmless;",
+        "DROP TABLE extra;",
+        "what is queried may call function spoil",
+    ),
+    case(
+        "a policy that changes rows",
+        "CREATE FUNCTION spoil() RETURNS bool LANGUAGE sql AS 'UPDATE public.orders SET price = 0 WHERE id = 4 RETURNING true';
+         CREATE TABLE guarded (a int); INSERT INTO guarded VALUES (1); ALTER TABLE guarded OWNER TO pg_monitor;
+         ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
+         CREATE POLICY p ON guarded USING (spoil()); GRANT ALL ON orders TO pg_monitor",
+        "DO $$ BEGIN SET LOCAL ROLE pg_monitor; PERFORM count(*) FROM guarded; RESET ROLE; END $$;",
+        "SELECT 1;",
+        "its text does not tell what it does",
+    ),
+    case(
+        "a domain that changes rows",
+        "CREATE FUNCTION spoil(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN UPDATE public.orders SET price = 0 WHERE id = 4; RETURN true; END';
+         CREATE DOMAIN looks_harmless AS int DEFAULT 1 CHECK (spoil(VALUE))",
+        "ALTER TABLE lines ADD COLUMN extra looks_harmless;",
+        "ALTER TABLE lines DROP COLUMN extra;",
+        "a domain computes by function spoil",
+    ),
+    case(
+        "a function with a built-in one's name",
+        "CREATE FUNCTION public.lower(int) RETURNS text LANGUAGE sql AS 'UPDATE public.orders SET price = 0 WHERE id = 4 RETURNING note'",
+        "CREATE TABLE extra AS SELECT lower(id) AS a FROM orders WHERE id = 1;",
+        "DROP TABLE extra;",
+        "function lower has the name of a built-in one",
+    ),
+    case(
+        "an operator that changes rows",
+        "CREATE FUNCTION spoil(text, int) RETURNS text LANGUAGE sql AS 'UPDATE public.orders SET price = 0 WHERE id = 4 RETURNING note';
+         CREATE OPERATOR public.|| (LEFTARG = text, RIGHTARG = int, FUNCTION = spoil)",
+        "CREATE TABLE extra AS SELECT note || id AS a FROM orders WHERE id = 1;",
+        "DROP TABLE extra;",
+        "what is queried may call function spoil",
+    ),
+    case("lost default", "", "ALTER TABLE orders ALTER note DROP DEFAULT;", "SELECT 1;", "changed: "),
+    case("disabled trigger left", TOUCHED, "ALTER TABLE orders DISABLE TRIGGER touched;", "SELECT 1;", "touched"),
+    case(
+        "an index that was there before",
+        "CREATE INDEX i ON orders (note)",
+        "CREATE INDEX IF NOT EXISTS i ON orders (note);",
+        "DROP INDEX i;",
+        "missing: INDEX public.i",
+    ),
+    case(
+        "a table that was there before",
+        "",
+        "CREATE TABLE IF NOT EXISTS lines (id int);",
+        "DROP TABLE lines;",
+        "missing: ",
+    ),
+    case(
+        "a table emptied and filled again otherwise",
+        "",
+        "CREATE TABLE extra (a int);",
+        "DROP TABLE extra; DELETE FROM lines WHERE id = 3;",
+        "it deletes from `lines`",
+    ),
+    case(
+        "rows changed by a function",
+        "CREATE FUNCTION spoil() RETURNS void LANGUAGE sql AS 'UPDATE public.orders SET note = note || ''!'' WHERE id = 3'",
+        "CREATE TABLE extra (a int); SELECT spoil();",
+        "DROP TABLE extra;",
+        "rows differ: public.",
+    ),
+];
