@@ -5,7 +5,8 @@
 
 use std::process::Command;
 
-const ALLOWED: [&str; 8] = [
+const ALLOWED: [&str; 9] = [
+    "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",

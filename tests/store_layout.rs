@@ -115,8 +115,9 @@ fn marks_replace_those_of_their_kind() {
     assert!(store.marks(lineage, id).unwrap().is_empty());
     let pinned = Mark::Pinned { at: clock::now() };
     let verified = |level: &str| Mark::Verified { at: clock::now(), level: level.to_owned() };
-    let newest = verified("toc");
+    let newest = verified("archive");
     let tags = [tag("v2"), tag("V2"), tag("release/1")];
+    // Of each level the newest stays.
     for mark in [&pinned, &verified("archive"), &newest].into_iter().chain(&tags) {
         store.mark(lineage, id, mark).unwrap();
     }

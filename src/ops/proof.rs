@@ -15,6 +15,7 @@ use crate::archive::{Digest, Inventory, Scanner, Toc};
 use crate::error::{Error, Result};
 use crate::keys::SubKeys;
 use crate::manifest::{DatabaseProperties, Manifest};
+use crate::migration::{Script, additive_run, runs_queries};
 use crate::postgres::dump::{Dump, DumpOptions};
 use crate::postgres::{Session, Target, Tools, checks};
 
@@ -330,6 +331,19 @@ fn differing_lines(before: &[String], after: &[String]) -> Vec<String> {
     let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer: {line}"));
     let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("new: {line}"));
     gone.chain(new).collect()
+}
+
+/// Whether text and catalog together tell that nothing of before was changed.
+pub async fn only_adds(
+    session: &Session,
+    ups: &[&Script],
+    downs: &[&Script],
+) -> Result<std::result::Result<(), String>> {
+    if let Err(why) = additive_run(ups, downs) {
+        return Ok(Err(why));
+    }
+    let queries = ups.iter().chain(downs).any(|script| runs_queries(script));
+    Ok(checks::hidden_code(session, queries).await?.map_or(Ok(()), Err))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::beside::{self, Build};
 use super::context;
 use super::hooks;
 use super::losses;
-use super::proof::{Depth, Evidence, Proof, differing_properties};
+use super::proof::{self, Depth, Evidence, Proof, differing_properties};
 use super::report::{Outcome, RunReport};
 use super::run::Run;
 use super::rungs::{self, RestoreWay};
@@ -14,8 +14,8 @@ use super::{migrate, source};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Step;
-use crate::migration::{Migration, Script, additive_run, destroys, label, runs_queries};
-use crate::postgres::{checks, databases, writes};
+use crate::migration::{Migration, Script, destroys, label};
+use crate::postgres::{databases, writes};
 use crate::settings::OnFailure;
 
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
@@ -318,7 +318,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     let down_scripts: Vec<&Script> = downs.iter().collect();
     // What a hook changed is no DOWN's to undo, and the rows must tell.
     let additive = if done.hooks.is_empty() {
-        only_adds(run, &scripts, &down_scripts).await?
+        proof::only_adds(&run.live.session, &scripts, &down_scripts).await?
     } else {
         Err("a hook's SQL changed something".to_owned())
     };
@@ -353,15 +353,6 @@ async fn prove_down(run: &Run<'_>, backup: &Taken, additive: Result<(), String>)
     }
     let why = additive.err().map(|statement| format!("; {statement}")).unwrap_or_default();
     Err(Error::failed(format!("DOWN ran, but the database is not as before: {}{why}", proof.why_not())))
-}
-
-/// Whether text and catalog together tell that nothing of before was changed.
-async fn only_adds(run: &Run<'_>, ups: &[&Script], downs: &[&Script]) -> Result<std::result::Result<(), String>> {
-    if let Err(why) = additive_run(ups, downs) {
-        return Ok(Err(why));
-    }
-    let queries = ups.iter().chain(downs).any(|script| runs_queries(script));
-    Ok(checks::hidden_code(&run.live.session, queries).await?.map_or(Ok(()), Err))
 }
 
 /// The migrations that were changed, newest first, with the texts that were applied.

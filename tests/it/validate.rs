@@ -80,7 +80,7 @@ fn a_rule_that_is_an_error_stops_a_run_before_anything_is_written() {
     project.migration("002_user.sql", "create role validate_role password 'hunter2-pw';", "drop role validate_role;");
     let ran = project.json(&["--env", "production", "apply", "--yes"]).expect_code(1);
     assert!(ran.stderr.contains("it holds a password (secret)") && !ran.stderr.contains("hunter2"), "{ran:#?}");
-    project.configure("[validate.rules]\nno-such-rule = \"error\"\n");
+    project.write("ripcord.toml", "[environments.test]\n[validate.rules]\nno-such-rule = \"error\"\n");
     let ran = project.run(&["validate"]).expect_code(2);
     assert!(ran.stderr.contains("there is no rule `no-such-rule`"), "{ran:#?}");
 }
