@@ -423,6 +423,7 @@ print(json.dumps(said))
     let packages =
         std::env::var_os("RIPCORD_TEST_PYTHONPATH").map_or_else(|| project.join("target/python"), PathBuf::from);
     let output = Command::new("python3")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONPATH", packages)
         .args(["-c", DRIVER])
         .arg(project.join("scripts/read-archive.py"))
