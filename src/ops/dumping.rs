@@ -286,7 +286,7 @@ struct Pump {
 }
 
 /// Lets the archive's writer own the store's object writer and give it back.
-struct Sink(Box<dyn ObjectWriter>);
+pub(super) struct Sink(pub(super) Box<dyn ObjectWriter>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -66,8 +66,7 @@ impl ArchiveSource {
         let of: Vec<_> =
             parts.iter().zip(&contents).map(|(part, toc)| join::Part { toc, blocks: &part.index.blocks }).collect();
         let joined = archive::join(&of)?;
-        let own_indexes = Toc::parse(&joined.toc)?.own_indexes();
-        Ok(ArchiveSource { parts, joined, digest_key: backup.keys.digest_key(), own_indexes })
+        Ok(ArchiveSource { parts, joined, digest_key: backup.keys.digest_key(), own_indexes: HashMap::new() })
     }
 
     /// A block of the joined dump, and the stream that holds it.
@@ -160,8 +159,9 @@ pub fn load_plan(ctx: &Context, backup: &Taken) -> Result<(LoadPlan, Toc)> {
     if backup.manifest.sealed.streams.is_empty() {
         return Err(Error::verification(format!("backup `{}` has no stream", backup.id)));
     }
-    let source = ArchiveSource::open(ctx, backup)?;
+    let mut source = ArchiveSource::open(ctx, backup)?;
     let toc = Toc::parse(&source.joined.toc)?;
+    source.own_indexes = toc.own_indexes();
     let mut tables = Vec::new();
     for number in 0..source.joined.blocks.len() {
         let (_, _, block) = source.block(number)?;

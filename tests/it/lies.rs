@@ -20,6 +20,16 @@ struct Case {
     seen: &'static str,
 }
 
+const fn case(
+    name: &'static str,
+    before: &'static str,
+    up: &'static str,
+    down: &'static str,
+    seen: &'static str,
+) -> Case {
+    Case { name, before, up, down, seen }
+}
+
 const SHOP: &str = "
     CREATE TABLE orders (id int PRIMARY KEY, note text NOT NULL DEFAULT 'x', price numeric(10, 2));
     INSERT INTO orders SELECT g, 'order ' || g, g * 1.25 FROM generate_series(1, 20) AS g;

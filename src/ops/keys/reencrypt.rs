@@ -1,7 +1,7 @@
 //! Sealing an archive anew, under a data key that nobody has seen: new streams beside the old ones, read back, then
 //! the manifest, then the old streams go.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 
 use super::plan::Line;
@@ -13,10 +13,11 @@ use crate::ids::{BackupId, Lineage};
 use crate::keys::{DataKey, MasterKey, SubKeys, Wrap};
 use crate::manifest::{self, Manifest, StreamRecord};
 use crate::progress::Progress;
-use crate::store::{Mark, ObjectWriter, Store};
+use crate::store::{Mark, Store};
 
 use super::super::backup::{bytes, verify_stream};
 use super::super::context::blocking;
+use super::super::dumping::Sink;
 
 /// More threads than this would wait for the one that reads.
 const MOST_THREADS: usize = 8;
@@ -133,18 +134,6 @@ struct Copy {
     record: StreamRecord,
     level: i32,
     progress: Progress,
-}
-
-struct Sink(Box<dyn ObjectWriter>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
 }
 
 impl Copy {

@@ -1,16 +1,6 @@
 //! Migrations whose DOWN brings back what was there.
 
-use super::Case;
-
-const fn case(
-    name: &'static str,
-    before: &'static str,
-    up: &'static str,
-    down: &'static str,
-    seen: &'static str,
-) -> Case {
-    Case { name, before, up, down, seen }
-}
+use super::{Case, case};
 
 /// Those that only remove what the UP added: no row needs to be read.
 pub const ADDITIVE: &[Case] = &[

@@ -1,16 +1,6 @@
 //! Migrations whose DOWN does not bring back what was there.
 
-use super::Case;
-
-const fn case(
-    name: &'static str,
-    before: &'static str,
-    up: &'static str,
-    down: &'static str,
-    seen: &'static str,
-) -> Case {
-    Case { name, before, up, down, seen }
-}
+use super::{Case, case};
 
 /// What stands in a dump of the schema.
 pub const OF_THE_SCHEMA: &[Case] = &[
