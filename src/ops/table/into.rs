@@ -4,9 +4,10 @@ use super::Planned;
 use crate::error::{Error, Result};
 use crate::manifest::DatabaseProperties;
 use crate::ops::context::{Context, stopped};
-use crate::postgres::{Session, Tools, databases, guard, load, quote, swap};
+use crate::postgres::{Tools, databases, guard, load, quote, swap};
 
-/// A new database of that name with the planned tables. It has that name only once they were compared.
+/// A new database of that name with the planned tables. It has that name only once every row
+/// has arrived: what was read from the backup had the manifest's digest, and COPY counted as many.
 pub(super) async fn restore(ctx: &Context, planned: &Planned, name: &str) -> Result<()> {
     let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
     if databases::find(&maintenance, name).await?.is_some() {
@@ -56,11 +57,5 @@ async fn fill(ctx: &Context, tools: &Tools, planned: &Planned, scratch: &str) ->
         ctx.progress.warn(warning);
     }
     ctx.progress.finished("load", format!("{} rows", planned.rows()));
-    ctx.progress.began("compare", format!("reading {} back", planned.all_tables()));
-    let session = Session::connect(&target, "compare", ctx.settings.timeouts.connect).await?;
-    load::prepare(&session).await?;
-    super::compare(&session, planned, |_| None).await?;
-    session.close().await;
-    ctx.progress.finished("compare", "every row is as it was backed up");
     load::analyze(&target, &plan, &ctx.progress).await
 }
