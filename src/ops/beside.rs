@@ -500,7 +500,7 @@ pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, bac
             format!("the restore in place has waited for a lock longer than {}s", limit.as_secs_f64()),
         )
         .because(format!("{who} holds it"))
-        .hint(format!("let it end, or: psql -c 'SELECT pg_terminate_backend({pid})'; then: ripcord recover")));
+        .hint(format!("let it end, or: psql -c 'SELECT pg_terminate_backend({pid})'; then the same command again")));
     };
     for warning in loaded.warnings {
         ctx.progress.warn(warning);

@@ -249,3 +249,17 @@ fn a_superuser_is_told_before_it_loads_what_another_role_owns() {
     let ran = project.run(&["drill", "latest"]).expect_code(0);
     assert!(ran.stderr.contains("`postgres` is a superuser, and functions of `evil`"), "{ran:#?}");
 }
+
+#[test]
+fn an_event_trigger_in_a_backup_is_not_made_by_a_role_that_may_not() {
+    let case = Case::new();
+    let project = case.project("deploy");
+    let id = project.backup(&[]);
+    case.holds("a backup");
+    // No fault of the backup, and nothing is left.
+    let ran = project.run(&["drill", &id]).expect_code(1);
+    assert!(ran.stderr.contains("event trigger"), "{ran:#?}");
+    project.run(&["restore", &id, "--mode", "swap", "--confirm", "shop"]).expect_code(1).expect_end("unchanged", "");
+    case.holds("a restore");
+    assert_eq!(case.cluster.sql("postgres", "select count(*) from pg_database where datname like 'rc\\_%'"), "0");
+}
