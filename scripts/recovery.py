@@ -88,15 +88,13 @@ def when(event, step):
     return found[-1] if found else None
 
 
-# Nothing is told while an answer is waited for; what is told next is that the run goes back.
-decided = [at for at, told in events if at > first_red]
 gone = [at for at, told in events if at > first_red and told["event"] == "note" and "fence is gone" in told["message"]]
-marks = [("health stays red until its deadline (2 s here)", decided[0] if decided else None)]
+marks = []
 if way == "DOWN":
-    marks += [("DOWN", when("migration_finished", None)), ("proving it", when("step_finished", "prove"))]
+    marks += [("health stays red until its deadline (2 s here), deciding, DOWN", when("migration_finished", None)), ("proving it", when("step_finished", "prove"))]
 else:
     # pg_restore tells no progress of its own: what comes after the last rows are indexes and constraints.
-    marks += [("deciding, and authenticating the backup", when("step_began", "load")),
+    marks += [("health stays red until its deadline (2 s here), deciding, authenticating the backup", when("step_began", "load")),
               ("loading schema and rows", when("bytes", "load")), ("indexes and constraints", when("step_finished", "load")),
               ("proving it, while its statistics are made", when("step_finished", "prove")),
               ("the swap", when("step_finished", "swap"))]
