@@ -175,10 +175,10 @@ impl Session {
         // One message, and so one transaction where none is open: what is set is set for it alone.
         // language=SQL
         let guarded = format!(
-            "SELECT pg_catalog.set_config('ripcord.search_path', pg_catalog.current_setting('search_path'), true); \
+            "SELECT pg_catalog.set_config('rc_session.search_path', pg_catalog.current_setting('search_path'), true); \
              SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true); \
              {sql}; \
-             SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('ripcord.search_path'), true)"
+             SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('rc_session.search_path'), true)"
         );
         let third = self.results(&guarded).await?.into_iter().nth(2);
         third.ok_or_else(|| Error::failed("the server does not answer as PostgreSQL does"))
