@@ -276,6 +276,17 @@ pub struct LintSettings {
     pub large_table_rows: u64,
 }
 
+/// A limit in its largest unit that leaves nothing over.
+pub fn in_words(limit: chrono::TimeDelta) -> String {
+    let seconds = limit.num_seconds();
+    for (unit, word) in [(86_400, "days"), (3600, "hours"), (60, "minutes")] {
+        if seconds > 0 && seconds % unit == 0 {
+            return format!("{} {word}", seconds / unit);
+        }
+    }
+    format!("{} seconds", limit.as_seconds_f64())
+}
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -311,6 +322,8 @@ pub struct Settings {
     pub retry: Retry,
     /// Whether the application is well.
     pub health: Vec<HealthCheck>,
+    /// The last good drill may be as old as this; `None`: its age is not looked at.
+    pub drill_max_age: Option<Duration>,
     /// What to do on failure.
     pub on_failure: OnFailure,
     /// What holds for foreign writes.
@@ -367,6 +380,7 @@ impl Default for Settings {
             },
             retry: Retry { attempts: 3, delay: Duration::from_secs(1) },
             health: Vec::new(),
+            drill_max_age: Some(Duration::from_secs(30 * 24 * 3600)),
             on_failure: OnFailure::Auto,
             writes: Writes::Refuse,
             hooks: Hooks { steps: BTreeMap::new(), timeout: Duration::from_secs(60) },

@@ -69,6 +69,7 @@ pub async fn build(
 ) -> Result<(Scratch, Phases)> {
     let manifest = &build.backup.manifest;
     refuse_older_server(build, maintenance)?;
+    warn_superuser(ctx, maintenance, &manifest.sealed.properties.owner).await?;
     ctx.progress.began("load", format!("restoring backup `{}` into `{}`", build.backup.id, build.name));
     let oid = databases::create(maintenance, build.name, &manifest.sealed.properties, build.comment).await?;
     let result = async {
@@ -103,6 +104,32 @@ pub async fn build(
         ctx.progress.warn(format!("the unfinished database `{}` could not be removed: {left}", build.name));
     }
     result
+}
+
+/// A superuser who loads a backup runs the code in it: what a CHECK, a domain or an index of the database's owner calls.
+async fn warn_superuser(ctx: &Context, maintenance: &Session, owner: &str) -> Result<()> {
+    let rows = maintenance.ours(&superusers(owner)).await?;
+    if let [[Some(we), Some(he)], ..] = rows.iter().map(Vec::as_slice).collect::<Vec<_>>()[..]
+        && we == "t"
+        && he == "f"
+    {
+        ctx.progress.warn(format!(
+            "`{}` is a superuser, and functions of `{owner}` in the backup run with its rights while it is loaded: \
+             a role with CREATEDB that is a member of `{owner}` can do without",
+            ctx.target.user()
+        ));
+    }
+    Ok(())
+}
+
+/// Whether we are one, and whether the owner is.
+fn superusers(owner: &str) -> String {
+    // language=SQL
+    format!(
+        "SELECT (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER), \
+                COALESCE((SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = {}), false)",
+        crate::postgres::quote::literal(owner)
+    )
 }
 
 /// The control schema, then everything from the backup. Returns what was loaded, and whether every row was
@@ -454,9 +481,27 @@ pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, bac
     refuse_beside_prepared(live).await?;
     let (plan, _) = source::load_plan(ctx, backup)?;
     journal.record(Step::InPlaceBegan { backup: backup.id })?;
-    super::leftovers::drop_new_objects(ctx, live, backup).await?;
-    ctx.faults.at("in_place_began").await;
-    let loaded = load::load_in_place(&live.tools, &target, &plan, &ctx.progress).await?;
+    let loading = async {
+        super::leftovers::drop_new_objects(ctx, live, backup).await?;
+        ctx.faults.at("in_place_began").await;
+        load::load_in_place(&live.tools, &target, &plan, &ctx.progress).await
+    };
+    let limit = ctx.settings.timeouts.lock;
+    let (loaded, blocked) = tokio::select! {
+        loaded = loading => (Some(loaded?), None),
+        blocked = swap::stuck_behind(live.maintenance(), target.database(), limit) => (None, Some(blocked)),
+    };
+    let Some(loaded) = loaded else {
+        // What it was doing is undone by the server; of the objects that came after the backup some may be gone.
+        let _ = live.session.cancel().await;
+        let (pid, who) = blocked.transpose()?.unwrap_or_default();
+        return Err(Error::new(
+            Kind::NotRecovered,
+            format!("the restore in place has waited for a lock longer than {}s", limit.as_secs_f64()),
+        )
+        .because(format!("{who} holds it"))
+        .hint(format!("let it end, or: psql -c 'SELECT pg_terminate_backend({pid})'; then the same command again")));
+    };
     for warning in loaded.warnings {
         ctx.progress.warn(warning);
     }

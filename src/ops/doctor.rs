@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::context::{Context, blocking};
 use super::rungs::{self, RestoreWay};
 use super::status;
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::keys::DataKey;
 use crate::postgres::preflight;
@@ -205,7 +204,8 @@ async fn server(ctx: &Context, session: &Session, checks: &mut Vec<Check>) {
     if let Ok(strays) = status::stray_scratch(ctx).await
         && !strays.is_empty()
     {
-        warn(checks, "leftovers", format!("scratch databases: {}", strays.join(", ")), Some("ripcord recover"));
+        let hint = format!("when no drill or restore is at work there: ripcord aside drop {}", strays[0]);
+        warn(checks, "leftovers", format!("scratch databases: {}", strays.join(", ")), Some(&hint));
     }
 }
 
@@ -260,16 +260,11 @@ async fn drilled(ctx: &Context, checks: &mut Vec<Check>) {
         ),
     }
     match status.last_drill {
+        _ if status.drill_due.is_some() => {
+            warn(checks, "last drill", status.drill_due.unwrap_or_default(), Some("ripcord drill latest"));
+        }
         None if status.last_backup.is_some() => {
             warn(checks, "last drill", "no backup was ever really restored", Some("ripcord drill latest"))
-        }
-        Some(at) if clock::now() - at > chrono::TimeDelta::days(30) => {
-            warn(
-                checks,
-                "last drill",
-                format!("of {}, more than 30 days ago", at.format("%Y-%m-%d")),
-                Some("ripcord drill latest"),
-            );
         }
         Some(at) => push(checks, "last drill", Ok(format!("of {}", at.format("%Y-%m-%d %H:%M UTC")))),
         None => {}

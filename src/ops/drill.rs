@@ -109,6 +109,9 @@ fn tells_of_the_backup(error: &Error) -> bool {
     let elsewhere = error
         .sqlstate()
         .is_some_and(|state| state == "42501" || ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)));
+    // pg_restore tells no SQLSTATE: an extension that only a superuser may create, for one.
+    let denied = ["permission denied to ", "must be superuser", "Must be superuser"];
+    let elsewhere = elsewhere || denied.iter().any(|words| error.one_line().contains(words));
     !elsewhere && !error.connection_lost() && matches!(error.kind(), Kind::Failed | Kind::Verification)
 }
 
@@ -133,6 +136,12 @@ async fn restore_and_compare(
     let (scratch, mut phases) = beside::build(ctx, &tools, maintenance, &build).await.map_err(|error| {
         if !tells_of_the_backup(&error) {
             return error;
+        }
+        // PostgreSQL took it, and it is not what the backup says of itself: no fault of the database.
+        if error.kind() == Kind::Verification {
+            let named = error.one_line().contains(&id.to_string());
+            let error = if named { error } else { error.context(format!("backup `{id}` is not what it says it is")) };
+            return error.hint("restore another one: ripcord backup list; and at once: ripcord backup create");
         }
         error
             .context(format!("backup `{id}` cannot be restored"))

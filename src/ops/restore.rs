@@ -211,7 +211,7 @@ async fn existing(ctx: &Context) -> Result<Option<Session>> {
         Some(found) if !found.allows_connections => Err(Error::failed(format!("database `{}` is closed", found.name))
             .because("a run was stopped while it was replacing it")
             .hint("ripcord recover")),
-        Some(_) => Ok(Some(ctx.connect("plan").await?)),
+        Some(_) => Ok(Some(ctx.connect("restore").await?)),
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Status {
     pub last_backup: Option<Item>,
     /// When a backup was drilled last.
     pub last_drill: Option<Time>,
+    /// Why a drill is due; `None`: it is not.
+    pub drill_due: Option<String>,
     /// Who holds the lock.
     pub lock: Option<LockRow>,
     /// Runs that are not finished.
@@ -91,6 +93,7 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         up_to_date: false,
         last_backup: None,
         last_drill: None,
+        drill_due: None,
         lock: None,
         unfinished: Vec::new(),
         aside: Vec::new(),
@@ -123,6 +126,7 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         let backups = control::backups(session.client()).await?;
         let items = catalog::list(ctx, lineage, &backups, &std::collections::BTreeMap::new()).await?;
         status.last_drill = items.iter().filter_map(|item| item.drilled_at).max();
+        status.drill_due = drill_due(ctx, &items, status.last_drill);
         status.last_backup = items
             .into_iter()
             // What was imported is older than it is.
@@ -221,7 +225,25 @@ fn conclude(status: &mut Status, met: bool, working: bool) {
         (format!("up to date, {} applied", count_of(status.applied)), None)
     };
     status.state = state;
-    status.next = next.map(str::to_owned);
+    let drill = status.drill_due.as_ref().filter(|_| !working).map(|_| "ripcord drill latest");
+    status.next = next.or(drill).map(str::to_owned);
+}
+
+/// Whether the last good drill is older than the configuration allows. Where there was never one, the oldest backup
+/// that is there tells for how long.
+fn drill_due(ctx: &Context, items: &[Item], last: Option<Time>) -> Option<String> {
+    let limit = ctx.settings.drill_max_age?;
+    let since = last.or_else(|| {
+        let there = |item: &&Item| matches!(item.status.as_str(), "verified" | "complete" | "damaged");
+        items.iter().filter(there).map(|item| item.created_at).min()
+    })?;
+    let limit = chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
+    let told = crate::settings::in_words(limit);
+    let age = crate::clock::now() - since;
+    (age > limit).then(|| match last {
+        Some(at) => format!("the last good drill is of {}, more than {told} ago", at.format("%Y-%m-%d %H:%M UTC")),
+        None => format!("no backup was drilled well, and the oldest is more than {told} old"),
+    })
 }
 
 /// Another tool's history: before anything of ours is in effect it is the one that counts, afterwards it is frozen.

@@ -311,3 +311,21 @@ pub async fn aside_drop(ctx: &Context, name: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// Scratch databases on the server: of drills and restores that were killed, that are at work, or that were to stay.
+pub async fn scratch_list(ctx: &Context) -> Result<Vec<DatabaseInfo>> {
+    let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
+    databases::list_scratch(&maintenance).await
+}
+
+/// Drops a scratch database that nobody is connected to: somebody's drill may be filling it.
+pub async fn scratch_drop(ctx: &Context, name: &str) -> Result<()> {
+    let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
+    let hindrances = databases::drop_hindrances(&maintenance, name).await?;
+    if let Some(first) = hindrances.first() {
+        return Err(Error::refused(format!("`{name}` is in use"))
+            .because(first.clone())
+            .hint(format!("when that has ended: ripcord aside drop {name}")));
+    }
+    databases::drop_scratch(&maintenance, name, None).await
+}

@@ -22,7 +22,7 @@ pub async fn catalog_extras(session: &Session, exclude_schemas: &[String]) -> Re
         excluded.push_str(", ");
         excluded.push_str(&quote::literal(schema));
     }
-    let rows = session.rows(&EXTRAS.replace("$EXCLUDED", &excluded)).await?;
+    let rows = session.ours(&EXTRAS.replace("$EXCLUDED", &excluded)).await?;
     let mut lines: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     // The server sorts by its collation; two servers may have two.
     lines.sort();
@@ -87,7 +87,7 @@ pub async fn bare_foreign_keys(session: &Session) -> Result<Vec<(String, String,
               WHERE i.indrelid = k.conrelid AND i.indisvalid
                 AND (i.indkey::pg_catalog.int2[])[0:pg_catalog.cardinality(k.conkey) - 1] @> k.conkey)
         ORDER BY 1, 2";
-    let rows = session.rows(BARE).await?;
+    let rows = session.ours(BARE).await?;
     let cell = |row: &[Option<String>], column: usize| row.get(column).cloned().flatten().unwrap_or_default();
     Ok(rows.iter().map(|row| (cell(row, 0), cell(row, 1), cell(row, 2))).collect())
 }
@@ -102,7 +102,7 @@ pub async fn tables_without_row_security(session: &Session) -> Result<Vec<String
         WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND NOT c.relrowsecurity AND c.relpersistence <> 't'
           AND s.nspname NOT IN ('ripcord', 'information_schema') AND s.nspname !~ '^pg_'
         ORDER BY 1";
-    let rows = session.rows(OPEN).await?;
+    let rows = session.ours(OPEN).await?;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
@@ -165,7 +165,7 @@ GROUP BY b.lomowner, b.open_to";
 /// so that a text tells all that it does. What extensions brought is trusted, but for event triggers.
 pub async fn hidden_code(session: &Session, queries: bool) -> Result<Option<String>> {
     let sql = if queries { format!("{ALWAYS_HIDDEN} UNION ALL {HIDDEN_IN_QUERIES}") } else { ALWAYS_HIDDEN.to_owned() };
-    let rows = session.rows(&format!("{sql} LIMIT 1")).await?;
+    let rows = session.ours(&format!("{sql} LIMIT 1")).await?;
     Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
 }
 
@@ -207,7 +207,7 @@ FROM code c WHERE c.prorettype = 'pg_catalog.fdw_handler'::pg_catalog.regtype";
 pub async fn invalid_indexes(session: &Session) -> Result<Vec<String>> {
     // language=SQL
     let rows = session
-        .rows(
+        .ours(
             "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) || ' on ' || \
              pg_catalog.quote_ident(m.nspname) || '.' || pg_catalog.quote_ident(t.relname) \
              FROM pg_catalog.pg_index i \
@@ -240,7 +240,7 @@ pub async fn missing_objects(session: &Session, tables: &[String], functions: &[
         let (schema, object) = qualified(&name)
             .ok_or_else(|| Error::usage(format!("`{given}` is not a name of the form `schema.name`")))?;
         let sql = query.replace("$SCHEMA", &schema).replace("$NAME", &object);
-        if session.rows(&format!("{sql} LIMIT 1")).await?.is_empty() {
+        if session.ours(&format!("{sql} LIMIT 1")).await?.is_empty() {
             missing.push(given.clone());
         }
     }

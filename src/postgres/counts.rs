@@ -40,7 +40,7 @@ pub async fn narrowed(session: &Session, snapshot: &str) -> Result<String> {
     let sql = "SELECT a.backend_xid FROM pg_catalog.pg_stat_activity AS a
                 WHERE a.backend_xid IS NOT NULL AND a.datid <> (
                     SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())";
-    let rows = session.rows(sql).await?;
+    let rows = session.ours(sql).await?;
     let elsewhere: Vec<u32> = rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
     Ok(without(snapshot, &elsewhere))
 }

@@ -47,13 +47,13 @@ pub struct Findings {
 /// Looks at the target and, through `maintenance`, at the server.
 pub async fn look(target: &Target, session: &Session, maintenance: &Session) -> Result<Findings> {
     let list = |sql: &'static str| async move {
-        let rows = session.rows(sql).await?;
+        let rows = session.ours(sql).await?;
         Ok::<_, Error>(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect::<Vec<String>>())
     };
 
     // language=SQL
     let rows = session
-        .rows(
+        .ours(
             "SELECT pg_catalog.current_setting('server_version'), pg_catalog.pg_database_size(d.oid), \
              pg_catalog.pg_is_in_recovery(), pg_catalog.pg_has_role(current_user, d.datdba, 'MEMBER') \
              FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",

@@ -199,17 +199,18 @@ pub(super) async fn tables(session: &Session) -> Result<Vec<Table>> {
                WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
                  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ripcord') \
                ORDER BY 1, 2";
-    let rows = session.client().query(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    let rows = session.ours(sql).await?;
     let mut tables = Vec::with_capacity(rows.len() + 1);
     for row in &rows {
-        let (schema, table): (String, String) = (get(row, 0)?, get(row, 1)?);
-        let (may_read, row_security): (bool, bool) = (get(row, 2)?, get(row, 3)?);
+        let text = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
+        let (schema, table) = (text(0), text(1));
+        let (may_read, row_security) = (text(2) == "t", text(3) == "t");
         let hidden = match (may_read, row_security) {
             (false, _) => Some("we may not read it".to_owned()),
             (true, true) => Some("row security hides rows from us".to_owned()),
             (true, false) => None,
         };
-        let relation = format!("{}.{}", quote::ident(&schema), quote::ident(&table));
+        let relation = format!("{}.{}", quote::ident(schema), quote::ident(table));
         tables.push(Table { name: format!("{schema}.{table}"), relation, hidden });
     }
     tables.extend(large_objects(session).await?);
@@ -247,15 +248,21 @@ pub(super) async fn count(session: &Session, relation: &str, snapshot: &Snapshot
     // A row's xmin has 32 bits. It is widened by the next transaction id of the very snapshot that the
     // statement reads by, which every xmin that it can see lies before. 1 and 2 are bootstrap and frozen.
     // Grouped first: a table has far fewer transactions than rows, and nobody can connect meanwhile.
+    let list = |xids: &[i64]| {
+        let xids: Vec<String> = xids.iter().map(i64::to_string).collect();
+        format!("'{{{}}}'::pg_catalog.int8[]", xids.join(","))
+    };
+    let (in_progress, ours) = (list(&snapshot.in_progress), list(ours));
+    let (xmin, xmax) = (snapshot.xmin, snapshot.xmax);
     // language=SQL
     let sql = format!(
-        "SELECT COALESCE(pg_catalog.sum(v.n) FILTER (WHERE NOT v.ours AND (v.xid >= $2 OR v.xid = ANY ($3))), 0) \
+        "SELECT COALESCE(pg_catalog.sum(v.n) FILTER (WHERE NOT v.ours AND (v.xid >= {xmax} OR v.xid = ANY ({in_progress}))), 0) \
                     ::pg_catalog.int8, \
-                COALESCE(pg_catalog.sum(v.n) FILTER (WHERE NOT v.ours AND v.xid >= $1 AND v.xid < $2 \
-                                                       AND v.xid <> ALL ($3)), 0)::pg_catalog.int8, \
+                COALESCE(pg_catalog.sum(v.n) FILTER (WHERE NOT v.ours AND v.xid >= {xmin} AND v.xid < {xmax} \
+                                                       AND v.xid <> ALL ({in_progress})), 0)::pg_catalog.int8, \
                 COALESCE(pg_catalog.sum(v.n) FILTER (WHERE v.ours), 0)::pg_catalog.int8, \
                 COALESCE(pg_catalog.sum(v.n), 0)::pg_catalog.int8 \
-         FROM (SELECT w.n, w.xid, w.xid = ANY ($4) AS ours \
+         FROM (SELECT w.n, w.xid, w.xid = ANY ({ours}) AS ours \
                FROM (SELECT r.n, CASE WHEN r.x < 3 THEN 0 \
                                       WHEN (s.next & -4294967296) + r.x >= s.next \
                                       THEN (s.next & -4294967296) + r.x - 4294967296 \
@@ -266,12 +273,11 @@ pub(super) async fn count(session: &Session, relation: &str, snapshot: &Snapshot
                      CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) \
                                         ::pg_catalog.text::pg_catalog.int8 AS next) AS s) AS w) AS v"
     );
-    let row = session
-        .client()
-        .query_one(&sql, &[&snapshot.xmin, &snapshot.xmax, &snapshot.in_progress, &ours])
-        .await
-        .map_err(|error| session::explain(&error))?;
-    let number = |column| -> Result<u64> { Ok(u64::try_from(get::<i64>(&row, column)?).unwrap_or(0)) };
+    let rows = session.ours(&sql).await?;
+    let number = |at: usize| -> Result<u64> {
+        let value = rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref);
+        value.and_then(|value| value.parse().ok()).ok_or_else(|| Error::failed("the server's count is no number"))
+    };
     let (newer, doubtful, ours) = (number(0)?, number(1)?, number(2)?);
     Ok(Rows { older: number(3)?.saturating_sub(newer + doubtful + ours), newer, doubtful, ours })
 }

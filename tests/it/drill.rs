@@ -146,3 +146,81 @@ fn nothing_to_drill_is_said() {
     let project = Project::new(&db);
     project.run(&["drill"]).expect_code(1).expect_end("unchanged", "ripcord restore latest --from-database NAME");
 }
+
+/// The drill of a backup that does not hold: what it says, what stands in the evidence, and that nothing is left.
+#[track_caller]
+fn does_not_hold(db: &Db<'_>, project: &Project, id: &str, says: &[&str]) {
+    let ran = project.json(&["drill", id, "-o", "evidence.json"]).expect_code(6);
+    let result = ran.result();
+    assert_eq!(result["outcome"], "verification_failed", "{ran:#?}");
+    let error = result["error"].as_str().unwrap();
+    assert!(error.contains(id), "{ran:#?}");
+    for said in says {
+        assert!(error.contains(said), "not `{said}`: {ran:#?}");
+    }
+    assert!(result["hint"].as_str().unwrap().contains("ripcord "), "{ran:#?}");
+    let evidence: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(project.path().join("evidence.json")).unwrap()).unwrap();
+    assert_eq!((&evidence["good"], evidence["error"].as_str()), (&false.into(), Some(error)), "{evidence}");
+    assert_eq!(scratch_of(db.cluster, id), Vec::<String>::new());
+    let audited = "select detail ->> 'good' from ripcord.audit_log where action = 'drilled' order by at desc limit 1";
+    assert_eq!(db.sql(audited), "false");
+    assert!(project.json(&["backup", "show", id]).items()[0]["drilled_at"].is_null());
+}
+
+#[test]
+fn a_damaged_archive_is_told_as_damaged() {
+    let db = Cluster::shared().database();
+    let project = filled(&db);
+    let id = project.backup(&[]);
+    let lineage = db.sql("select lineage from ripcord.meta");
+    let path = project.store().join(lineage).join("backups").join(&id).join("0.rip");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+
+    does_not_hold(&db, &project, &id, &["is damaged", "frame", "was changed after it was sealed"]);
+
+    let item = project.json(&["backup", "show", &id]).items()[0].clone();
+    assert_eq!(item["status"], "damaged", "{item}");
+}
+
+#[test]
+fn a_digest_that_was_changed_and_sealed_again_with_the_right_key() {
+    let db = Cluster::shared().database();
+    let project = filled(&db);
+    db.sql("create sequence numbers; select nextval('numbers') from generate_series(1, 7)");
+    let of_orders = |sealed: &mut ripcord::manifest::Sealed, other: &dyn Fn(&mut ripcord::archive::Digest)| {
+        let blocks = &mut sealed.streams[0].index.blocks;
+        other(&mut blocks.iter_mut().find(|block| block.table.lossy() == "orders").unwrap().digest);
+    };
+    for (what, says) in [
+        ("sum", &["is not what it says it is", "orders", "their digest is another"][..]),
+        ("count", &["is not what it says it is", "orders"]),
+        ("sequence", &["is not what was backed up", "sequence set back", "numbers (8 → 7)"]),
+        ("object", &["is not what was backed up", "missing"]),
+        ("catalog", &["is not what was backed up", "catalog: no longer: view public.ghost not populated"]),
+    ] {
+        let id = project.backup(&[]);
+        crate::support::forge::reseal(&project.store(), &id, |sealed| match what {
+            "sum" => of_orders(sealed, &|digest| digest.sum = digest.sum.wrapping_add(1)),
+            "count" => of_orders(sealed, &|digest| digest.rows += 1),
+            "sequence" => {
+                let (name, _) = sealed.sequences.iter().next().unwrap();
+                sealed.sequences = [(name.clone(), (8, true))].into();
+            }
+            "object" => {
+                let mut item = sealed.inventory.items.last().unwrap().clone();
+                item.name.push_str(" that is not there");
+                sealed.inventory.items.push(item);
+                sealed.fingerprint = sealed.inventory.fingerprint();
+            }
+            _ => sealed.catalog_extras.push("view public.ghost not populated".to_owned()),
+        });
+        // Every tag is right: reading it back finds nothing.
+        project.run(&["backup", "verify", &id]).expect_code(0);
+        does_not_hold(&db, &project, &id, says);
+    }
+}

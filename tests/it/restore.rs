@@ -407,3 +407,34 @@ fn a_restore_that_takes_too_long_leaves_nothing_behind() {
     let name = ran.stdout.split("into `rc_").nth(1).expect("the scratch database is told")[..12].to_owned();
     assert_eq!(db.sql(&format!("select count(*) from pg_database where datname = 'rc_{name}'")), "0");
 }
+
+#[test]
+fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.shop();
+    project.run(&["apply"]).expect_code(0);
+    let id = project.backup(&[]);
+    db.sql("delete from orders where id > 50");
+    project.configure("[timeouts]\nlock = \"300ms\"");
+    let sql = "begin; select count(*) from orders; select pg_sleep(600)";
+    let mut reader = db.cluster.psql(&db.name).args(["-c", sql]).env("PGAPPNAME", "the report").spawn().unwrap();
+    let waiting =
+        "select count(*) from pg_stat_activity where application_name = 'the report' and wait_event = 'PgSleep'";
+    while db.sql(waiting) != "1" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+
+    let ran = project.run(&["restore", &id, "--mode", "in-place", "--confirm", &db.name]).expect_code(7);
+
+    let pid = db.sql("select pid from pg_stat_activity where application_name = 'the report'");
+    assert!(ran.stderr.contains("has waited for a lock longer than 0.3s"), "{ran:#?}");
+    assert!(ran.stderr.contains(&format!("process {pid} of role postgres (the report")), "{ran:#?}");
+    let end = format!("pg_terminate_backend({pid})");
+    assert!(ran.stderr.contains(&end) && ran.stderr.contains("then the same command again"), "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from orders"), "50");
+    db.sql(&format!("select {end}"));
+    let _ = reader.wait();
+    project.run(&["restore", &id, "--mode", "in-place", "--confirm", &db.name]).expect_code(0);
+    assert_eq!(db.sql("select count(*) from orders"), "100");
+}

@@ -163,3 +163,42 @@ fn wait_waits_for_a_server_that_comes_later() {
     assert!(ran.stderr.contains("password authentication failed"), "{ran:#?}");
     assert!(began.elapsed().as_secs() < 200, "it was waited for what does not mend itself");
 }
+
+#[test]
+fn a_drill_that_is_due_is_told_with_its_command() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.shop();
+    project.run(&["apply"]).expect_code(0);
+    let due = |told: &str| {
+        let ran = project.json(&["status", "--exit-code"]).expect_code(1);
+        let status = ran.items()[0].clone();
+        assert!(status["drill_due"].as_str().unwrap().contains(told), "{status}");
+        assert_eq!(
+            (&status["up_to_date"], &status["next"]),
+            (&true.into(), &"ripcord drill latest".into()),
+            "{status}"
+        );
+        let text = project.run(&["status"]).expect_code(0).stdout;
+        assert!(text.contains("(DUE: ripcord drill latest)") && text.contains(told), "{text}");
+        let doctor = project.json(&["doctor"]).expect_code(0).items();
+        let line = doctor.iter().find(|check| check["name"] == "last drill").unwrap();
+        assert_eq!((&line["verdict"], &line["hint"]), (&"warning".into(), &"ripcord drill latest".into()), "{line}");
+        assert!(line["detail"].as_str().unwrap().contains(told), "{line}");
+    };
+    // A month is the default, and the backup is younger.
+    project.json(&["status", "--exit-code"]).expect_code(0);
+    project.configure("[drill]\nmax_age = \"1ms\"");
+    due("no backup was drilled well, and the oldest is more than 0.001 seconds old");
+    project.run(&["drill"]).expect_code(0);
+    due("the last good drill is of ");
+    let set_age = |age: &str| {
+        let text = std::fs::read_to_string(project.path().join("ripcord.toml")).unwrap();
+        project.write("ripcord.toml", &text.replace("\"1ms\"", "\"1h\"").replace("\"1h\"", &format!("\"{age}\"")));
+    };
+    set_age("1h");
+    project.json(&["status", "--exit-code"]).expect_code(0);
+    set_age("0s");
+    let status = project.json(&["status", "--exit-code"]).expect_code(0).items()[0].clone();
+    assert!(status["drill_due"].is_null(), "{status}");
+}

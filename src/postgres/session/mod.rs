@@ -43,6 +43,13 @@ const START_SETTINGS: &[(&str, &str)] = &[
     ("quote_all_identifiers", "off"),
 ];
 
+/// Sessions that run other people's SQL (migrations, checks, hooks, probes) or look names up as it does, and have the
+/// database's own `search_path`. In every other one nothing is found but what is qualified: whoever owns a database
+/// may put a schema with operators of their own before `pg_catalog` for everyone who connects, and they would run with
+/// our rights.
+const OWN_SEARCH_PATH: &[&str] =
+    &["run", "rehearsal", "health", "wait", "validate", "plan", "changelog", "adopt", "status", "doctor", "import"];
+
 /// A connection with its background task. Dropped, it is closed.
 pub struct Session {
     client: Client,
@@ -159,18 +166,44 @@ impl Session {
     /// Runs SQL without parameters and returns its rows as text; for any encoding of the database, and without
     /// a prepared statement.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        Ok(self.results(sql).await?.into_iter().flatten().collect())
+    }
+
+    /// [`rows`](Self::rows) of one statement of ours, in which no name and no operator is anybody's but PostgreSQL's,
+    /// whatever the session's `search_path` is: see [`OWN_SEARCH_PATH`]. It is what it was afterwards.
+    pub async fn ours(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        // One message, and so one transaction where none is open: what is set is set for it alone.
+        // language=SQL
+        let guarded = format!(
+            "SELECT pg_catalog.set_config('rc_session.search_path', pg_catalog.current_setting('search_path'), true); \
+             SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true); \
+             {sql}; \
+             SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('rc_session.search_path'), true)"
+        );
+        let third = self.results(&guarded).await?.into_iter().nth(2);
+        third.ok_or_else(|| Error::failed("the server does not answer as PostgreSQL does"))
+    }
+
+    /// The rows of each statement.
+    async fn results(&self, sql: &str) -> Result<Vec<Vec<Vec<Option<String>>>>> {
         let messages = self.client.simple_query(sql).await.map_err(|error| self.explain(&error))?;
+        let mut results = Vec::new();
         let mut rows = Vec::new();
         for message in messages {
-            if let SimpleQueryMessage::Row(row) = message {
-                let mut values = Vec::with_capacity(row.len());
-                for at in 0..row.len() {
-                    values.push(row.try_get(at).map_err(|error| self.explain(&error))?.map(str::to_owned));
+            match message {
+                SimpleQueryMessage::Row(row) => {
+                    let mut values = Vec::with_capacity(row.len());
+                    for at in 0..row.len() {
+                        values.push(row.try_get(at).map_err(|error| self.explain(&error))?.map(str::to_owned));
+                    }
+                    rows.push(values);
                 }
-                rows.push(values);
+                SimpleQueryMessage::CommandComplete(_) => results.push(std::mem::take(&mut rows)),
+                _ => {}
             }
         }
-        Ok(rows)
+        results.push(rows);
+        Ok(results)
     }
 
     /// Asks the server to cancel what the session is doing.
@@ -296,7 +329,10 @@ async fn connect_once(
     with_tls: bool,
 ) -> std::result::Result<Session, Refused> {
     let plain = |error| Refused { encryption: false, error };
-    let options: Vec<_> = START_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
+    let mut options: Vec<_> = START_SETTINGS.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
+    if !OWN_SEARCH_PATH.contains(&purpose) {
+        options.push("-c search_path=pg_catalog,pg_temp".to_owned());
+    }
     let mut config = target.config(host, &options.join(" "), with_tls);
     config.application_name(format!("ripcord {purpose}"));
     let shared = Arc::new(Mutex::new(Shared::default()));

@@ -1,6 +1,7 @@
 //! Two databases change names in one transaction.
 
 mod sessions;
+mod waiting;
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use sessions::wait_gone;
 
 pub(super) use sessions::{Whom, end_others};
 pub use sessions::{end_named, end_sessions};
+pub use waiting::stuck_behind;
 
 /// PostgreSQL cuts longer names off, and two names could become one.
 const MAX_NAME_BYTES: usize = 63;

@@ -122,3 +122,30 @@ fn a_backup_by_hand_that_was_killed_leaves_nothing_after_recover() {
         "verified,failed,failed,verified"
     );
 }
+
+#[test]
+fn the_scratch_database_of_a_killed_drill_is_told_and_can_be_dropped() {
+    let cluster = crate::support::Cluster::start(&[]);
+    let db = cluster.database();
+    let project = shop(&db);
+    project.backup(&[]);
+    let output = project.command(&["drill"]).env("RIPCORD_FAULTS", "load_done=kill").output().unwrap();
+    assert_eq!(output.status.code(), None);
+    let scratches = "select string_agg(datname, ' ') from pg_database where datname like 'rc\\_%'";
+    let left = cluster.sql("postgres", scratches);
+    let doctor = project.run(&["doctor"]);
+    assert!(doctor.stdout.contains(&format!("ripcord aside drop {left}")), "{doctor:#?}");
+    assert!(project.run(&["aside", "list"]).expect_code(0).stdout.contains(&left));
+    // Somebody may be at work there.
+    let mut inside = cluster.psql(&left).args(["-c", "select pg_sleep(600)"]).spawn().unwrap();
+    while cluster.sql("postgres", &format!("select count(*) from pg_stat_activity where datname = '{left}'")) == "0" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let refused = project.run(&["aside", "drop", &left]).expect_code(7);
+    assert!(refused.stderr.contains("is in use"), "{refused:#?}");
+    cluster
+        .sql("postgres", &format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{left}'"));
+    let _ = inside.wait();
+    project.run(&["aside", "drop", &left]).expect_code(0);
+    assert_eq!(cluster.sql("postgres", scratches), "");
+}

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod forge;
 
 pub use cli::Project;
 pub use cluster::{Cluster, Db};

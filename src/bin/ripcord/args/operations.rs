@@ -99,7 +99,7 @@ pub enum ValidateFormat {
 /// `status`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StatusArgs {
-    /// Exit 1 when migrations are pending or the last run was not finished
+    /// Exit 1 when migrations are pending, the last run was not finished or a drill is due
     #[arg(long)]
     pub exit_code: bool,
     /// Exit 1 when the newest good backup is older

@@ -12,9 +12,12 @@ use crate::args::AsideCommand;
 pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
     let ctx = app.context().await?;
     let kept = upkeep::aside_list(&ctx).await?;
+    // What a drill or a restore that was killed has left, and what `drill --keep` was asked to leave.
+    let scratch = upkeep::scratch_list(&ctx).await?;
     match command {
         AsideCommand::List => {
-            let rows: Vec<Vec<String>> = kept
+            let all: Vec<_> = kept.into_iter().chain(scratch).collect();
+            let rows: Vec<Vec<String>> = all
                 .iter()
                 .map(|database| {
                     vec![
@@ -24,9 +27,18 @@ pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
                     ]
                 })
                 .collect();
-            app.out.list("aside list", &kept, &["name", "size", "what it is"], &rows);
+            app.out.list("aside list", &all, &["name", "size", "what it is"], &rows);
         }
         AsideCommand::Drop { name } => {
+            if scratch.iter().any(|database| database.name == name) {
+                if app.resolved.dry_run {
+                    app.out.say(&format!("would drop `{name}`"));
+                    return Ok(Exit::DONE);
+                }
+                upkeep::scratch_drop(&ctx, &name).await?;
+                app.out.report(&RunReport::new("aside drop", Outcome::Done, format!("unchanged; `{name}` is gone")));
+                return Ok(Exit::DONE);
+            }
             if !kept.iter().any(|database| database.name == name) {
                 return Err(
                     Error::usage(format!("no swap of this database has kept a `{name}`")).hint("ripcord aside list")

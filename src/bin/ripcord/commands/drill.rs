@@ -45,7 +45,7 @@ pub async fn run(app: &App, args: DrillArgs) -> Result<Exit> {
     ));
     if let Some(kept) = &evidence.kept {
         app.out.say(&format!(
-            "the scratch database is kept as `{kept}`; when it is not needed any more: DROP DATABASE {kept}"
+            "the scratch database is kept as `{kept}`; when it is not needed any more: ripcord aside drop {kept}"
         ));
     }
     app.out.items("drill", Outcome::Done, &[evidence]);

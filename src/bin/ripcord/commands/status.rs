@@ -7,7 +7,7 @@ use ripcord::ops::status::{self, Status};
 use crate::app::{App, Exit};
 use crate::args::StatusArgs;
 
-/// Shows it. `--exit-code` ends with 1 when something is pending or wrong; `--max-backup-age` when the newest
+/// Shows it. `--exit-code` ends with 1 when something is pending or wrong, or a drill is due; `--max-backup-age` when the newest
 /// good backup is older, or missing.
 pub async fn run(app: &App, args: StatusArgs) -> Result<Exit> {
     let ctx = app.context().await?;
@@ -25,7 +25,8 @@ pub async fn run(app: &App, args: StatusArgs) -> Result<Exit> {
             None => "there is no good backup: ripcord backup create",
         });
     }
-    let not_done = args.exit_code && (!status.up_to_date || !status.unfinished.is_empty());
+    let not_done =
+        args.exit_code && (!status.up_to_date || !status.unfinished.is_empty() || status.drill_due.is_some());
     let outcome = if stale || not_done { Outcome::Unchanged } else { Outcome::Done };
     app.out.items("status", outcome, &[status]);
     Ok(Exit(outcome.exit_code()))
@@ -56,7 +57,8 @@ fn lines(status: &Status, verbose: bool) -> Vec<String> {
             |item| format!("`{}`, {} ({})", item.id, time(item.created_at), item.status),
         ),
     );
-    line("last drill", status.last_drill.map_or_else(|| "never".to_owned(), time));
+    let due = status.drill_due.as_ref().map_or("", |_| " (DUE: ripcord drill latest)");
+    line("last drill", status.last_drill.map_or_else(|| "never".to_owned(), time) + due);
     if let Some(lock) = &status.lock {
         line(
             "lock",
@@ -76,7 +78,7 @@ fn lines(status: &Status, verbose: bool) -> Vec<String> {
         lines.push("pending:".to_owned());
         lines.extend(status.pending.iter().map(|pending| format!("  {} ({})", pending.file, pending.reason)));
     }
-    for note in status.notes.iter().chain(&status.errors) {
+    for note in status.notes.iter().chain(&status.drill_due).chain(&status.errors) {
         lines.push(format!("note: {note}"));
     }
     if let Some(next) = &status.next {

@@ -51,6 +51,8 @@ pub struct Section {
     pub retry: RetryTable,
     /// Whether the application is well. An environment's list takes the place of the file's.
     pub health: Option<Vec<Spanned<HealthTable>>>,
+    /// When a backup must have been drilled.
+    pub drill: DrillTable,
     /// What to do on failure.
     pub recovery: RecoveryTable,
     /// Commands around the steps.
@@ -141,6 +143,14 @@ pub struct RetentionTable {
     pub keep_tags: Option<Vec<String>>,
     /// The store's share.
     pub max_size: Option<Unit<SizeUnit>>,
+}
+
+/// `[drill]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrillTable {
+    /// The last good drill may be as old as this; `0s`: its age is not looked at.
+    pub max_age: Option<Unit<DurationUnit>>,
 }
 
 /// `[timeouts]`.

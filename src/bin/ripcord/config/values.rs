@@ -103,6 +103,13 @@ pub fn settings(
             defaults.retry.delay,
         )?,
     };
+    let drill_max_age = resolver.value(
+        "drill.max_age",
+        None,
+        &[],
+        |section| section.drill.max_age.map(file::Unit::get),
+        defaults.drill_max_age.unwrap_or_default(),
+    )?;
     let on_failure = resolver.value(
         "recovery.on_failure",
         typed.on_failure,
@@ -149,6 +156,7 @@ pub fn settings(
             timeouts,
             retry,
             health: Vec::new(),
+            drill_max_age: (drill_max_age > Duration::ZERO).then_some(drill_max_age),
             on_failure,
             writes,
             hooks,
