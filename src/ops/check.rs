@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::health::{self, Answer};
 use crate::manifest::DatabaseProperties;
 use crate::migration::lint::Finding;
-use crate::postgres::{Session, checks};
+use crate::postgres::Session;
+use crate::postgres::checks::{self, Expected};
 use crate::settings::{HealthCheck, HealthProbe};
 
 /// `file:line:column: message (rule)`.
@@ -28,17 +29,63 @@ pub fn setting_of(properties: &DatabaseProperties, name: &str) -> Option<String>
     properties.settings.get("")?.iter().find_map(|line| line.strip_prefix(&prefix).map(str::to_owned))
 }
 
-/// Verification after the migrations: no index that became invalid, the expected objects, the checks.
-pub async fn verify(run: &Run<'_>, invalid_before: &[String]) -> Result<()> {
+/// What was not in order before a run, and is not the run's fault.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Invalid indexes.
+    pub invalid_indexes: Vec<String>,
+    /// Constraints that are not validated.
+    pub not_validated: Vec<String>,
+}
+
+impl Before {
+    /// As it is now.
+    pub async fn look(ctx: &Context, session: &Session) -> Result<Before> {
+        Ok(Before {
+            invalid_indexes: checks::invalid_indexes(session).await?,
+            not_validated: not_validated(ctx, session).await?,
+        })
+    }
+}
+
+/// Constraints that are not validated, but for those that the configuration knows.
+pub async fn not_validated(ctx: &Context, session: &Session) -> Result<Vec<String>> {
+    let settings = &ctx.settings;
+    checks::unvalidated_constraints(session, &settings.backup.exclude_schemas, &settings.expect_not_valid).await
+}
+
+/// Which of the objects that the configuration expects are not there.
+pub async fn missing(ctx: &Context, session: &Session) -> Result<Vec<String>> {
+    let settings = &ctx.settings;
+    let expected = Expected {
+        tables: &settings.expect_tables,
+        functions: &settings.expect_functions,
+        policies: &settings.expect_policies,
+    };
+    checks::missing_objects(session, expected).await
+}
+
+/// Verification after the migrations: no index that became invalid, no constraint that was left not validated, the
+/// expected objects, the checks.
+pub async fn verify(run: &Run<'_>, before: &Before) -> Result<()> {
     let ctx = run.ctx;
     ctx.progress.began("verify", "");
     let session = &run.live.session;
-    let invalid: Vec<String> =
-        checks::invalid_indexes(session).await?.into_iter().filter(|index| !invalid_before.contains(index)).collect();
-    if let Some(first) = invalid.first() {
+    let now = Before::look(ctx, session).await?;
+    if let Some(first) = now.invalid_indexes.iter().find(|index| !before.invalid_indexes.contains(index)) {
         return Err(Error::failed(format!("the run left an invalid index: {first}")));
     }
-    let missing = checks::missing_objects(session, &ctx.settings.expect_tables, &ctx.settings.expect_functions).await?;
+    let left: Vec<&str> = now
+        .not_validated
+        .iter()
+        .filter(|constraint| !before.not_validated.contains(constraint))
+        .map(String::as_str)
+        .collect();
+    if !left.is_empty() {
+        return Err(Error::failed(format!("the run left not validated: {}", left.join(", ")))
+            .because("validate it in a later migration of the same run, or name it in `[expect] not_valid`"));
+    }
+    let missing = missing(ctx, session).await?;
     if !missing.is_empty() {
         return Err(Error::failed(format!("not there after the run: {}", missing.join(", "))));
     }
