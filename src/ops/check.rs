@@ -1,5 +1,7 @@
 //! Looking at the target and the application around a run: verification, health.
 
+use std::path::{Path, PathBuf};
+
 use super::context::Context;
 use super::run::Run;
 use crate::error::{Error, Result};
@@ -97,7 +99,15 @@ pub async fn verify(run: &Run<'_>, before: &Before) -> Result<()> {
 }
 
 /// Every SQL file of the folder must return no row.
-pub async fn run_checks(session: &Session, folder: &std::path::Path) -> Result<()> {
+pub async fn run_checks(session: &Session, folder: &Path) -> Result<()> {
+    for file in check_files(folder)? {
+        run_check(session, &file).await?;
+    }
+    Ok(())
+}
+
+/// The SQL files of a folder of checks, by name.
+pub fn check_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |error: std::io::Error| {
         Error::failed(format!("the folder of checks `{}` cannot be read", folder.display())).because(error)
     };
@@ -107,17 +117,20 @@ pub async fn run_checks(session: &Session, folder: &std::path::Path) -> Result<(
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .collect();
     files.sort();
-    for file in files {
-        let sql = std::fs::read_to_string(&file)
-            .map_err(|error| Error::failed(format!("check `{}` cannot be read", file.display())).because(error))?;
-        let rows = checks::check_rows(session, &sql, 3)
-            .await
-            .map_err(|error| error.context(format!("check `{}` failed", file.display())))?;
-        if !rows.is_empty() {
-            return Err(Error::failed(format!("check `{}` returned rows", file.display())).because(rows.join(" | ")));
-        }
+    Ok(files)
+}
+
+/// One file of checks; an error when it returns rows.
+pub async fn run_check(session: &Session, file: &Path) -> Result<()> {
+    let sql = std::fs::read_to_string(file)
+        .map_err(|error| Error::failed(format!("check `{}` cannot be read", file.display())).because(error))?;
+    let rows = checks::check_rows(session, &sql, 3)
+        .await
+        .map_err(|error| error.context(format!("check `{}` failed", file.display())))?;
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::failed(format!("check `{}` returned rows", file.display())).because(rows.join(" | ")))
 }
 
 /// Asks one health check once.

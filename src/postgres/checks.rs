@@ -307,6 +307,25 @@ fn qualified(name: &str) -> Option<(String, String)> {
     }
 }
 
+/// Which of these tables are nowhere: one with a schema is looked for there, one without in every schema, since a
+/// migration may have set its `search_path`.
+pub async fn missing_anywhere(session: &Session, tables: &[String]) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for given in tables {
+        let Some((schema, name)) = qualified(given) else { continue };
+        let within = if given.contains('.') { format!(" AND n.nspname IN ({schema})") } else { String::new() };
+        // language=SQL
+        let sql = format!(
+            "SELECT FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace \
+             WHERE o.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.relname IN ({name}){within} LIMIT 1"
+        );
+        if session.rows(&sql).await?.is_empty() {
+            missing.push(given.clone());
+        }
+    }
+    Ok(missing)
+}
+
 /// The three parts of something's name that stands within a table: `schema.table.name`.
 fn qualified_within(name: &str) -> Option<(String, String, String)> {
     let mut parts = parts(name)?.into_iter();
