@@ -340,6 +340,10 @@ pub struct Settings {
     pub expect_tables: Vec<String>,
     /// Functions that must be there after a run, `schema.function`.
     pub expect_functions: Vec<String>,
+    /// Policies that must be there after a run, `schema.table.policy`.
+    pub expect_policies: Vec<String>,
+    /// Constraints that may stay not validated, `schema.table.constraint`.
+    pub expect_not_valid: Vec<String>,
     /// A folder of SQL files that must each return no row after a run.
     pub checks_dir: Option<PathBuf>,
     /// The folder of log files; `None`: none are written.
@@ -389,6 +393,8 @@ impl Default for Settings {
             on_changed: OnChanged::Error,
             expect_tables: Vec::new(),
             expect_functions: Vec::new(),
+            expect_policies: Vec::new(),
+            expect_not_valid: Vec::new(),
             checks_dir: None,
             logs_dir: None,
             lint: LintSettings { levels: BTreeMap::new(), large_table_rows: 100_000 },

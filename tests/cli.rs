@@ -173,6 +173,7 @@ fn every_command_has_help_and_takes_the_global_options() {
         "reset-failed",
         "fresh",
         "health",
+        "verify-db",
         "config",
         "completions",
         "man",

@@ -108,6 +108,33 @@ pub fn lint_folder(folder: &Folder, policy: &Policy) -> Vec<Finding> {
     findings
 }
 
+/// The tables that these migrations make, one after the other, and do not take away again, each with the number of
+/// the migration that makes it. What only code says (DO, CALL) is not seen; a table that a later such statement
+/// mentions is left out, and so is one in a schema that is dropped.
+pub fn built_tables(migrations: &[Migration]) -> Vec<(String, usize)> {
+    let schema = schema::Schema::of(migrations);
+    let statements = |from: usize| {
+        let rest = migrations.iter().skip(from);
+        rest.flat_map(|migration| migration.up.statements.iter().map(move |one| (one, migration.up.text(one))))
+    };
+    let goes_otherwise = |table: &str, from: usize| {
+        let (of, bare) = table.rsplit_once('.').unwrap_or(("public", table));
+        statements(from).any(|(statement, text)| {
+            super::destroyed_schemas(text).iter().any(|dropped| dropped.eq_ignore_ascii_case(of))
+                || (statement.effect.unknown && text.to_lowercase().contains(bare.trim_matches('"')))
+        })
+    };
+    let made = schema.made().filter(|((number, _), table)| !goes_otherwise(table, *number));
+    made.map(|((number, _), table)| (table.to_owned(), number)).collect()
+}
+
+/// Whether a statement drops tables, or gives them another name or schema.
+pub fn takes_tables_away(statement: &str) -> bool {
+    let words: Vec<String> = statement.split_whitespace().map(str::to_ascii_lowercase).collect();
+    let has = |first: &str, second: &str| words.windows(2).any(|pair| pair == [first, second]);
+    has("drop", "table") || has("rename", "to") || has("set", "schema")
+}
+
 /// The findings of one file.
 struct Found<'a> {
     migration: &'a Migration,

@@ -451,13 +451,13 @@ async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabasePrope
     }
 
     // 8. The migrations.
-    let extras_before = crate::postgres::checks::invalid_indexes(&run.live.session).await?;
+    let before = check::Before::look(run.ctx, &run.live.session).await?;
     hooks::run(run, "before_run").await?;
     migrations(run, request.atomic).await?;
     run.ctx.faults.at("apply_migrated").await;
 
     // 9. Verification, then health.
-    check::verify(run, &extras_before).await?;
+    check::verify(run, &before).await?;
     hooks::run(run, "after_run").await?;
     check::healthy_after(run).await
 }

@@ -1,12 +1,15 @@
 //! Looking at the target and the application around a run: verification, health.
 
+use std::path::{Path, PathBuf};
+
 use super::context::Context;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::health::{self, Answer};
 use crate::manifest::DatabaseProperties;
 use crate::migration::lint::Finding;
-use crate::postgres::{Session, checks};
+use crate::postgres::Session;
+use crate::postgres::checks::{self, Expected};
 use crate::settings::{HealthCheck, HealthProbe};
 
 /// `file:line:column: message (rule)`.
@@ -28,17 +31,63 @@ pub fn setting_of(properties: &DatabaseProperties, name: &str) -> Option<String>
     properties.settings.get("")?.iter().find_map(|line| line.strip_prefix(&prefix).map(str::to_owned))
 }
 
-/// Verification after the migrations: no index that became invalid, the expected objects, the checks.
-pub async fn verify(run: &Run<'_>, invalid_before: &[String]) -> Result<()> {
+/// What was not in order before a run, and is not the run's fault.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Invalid indexes.
+    pub invalid_indexes: Vec<String>,
+    /// Constraints that are not validated.
+    pub not_validated: Vec<String>,
+}
+
+impl Before {
+    /// As it is now.
+    pub async fn look(ctx: &Context, session: &Session) -> Result<Before> {
+        Ok(Before {
+            invalid_indexes: checks::invalid_indexes(session).await?,
+            not_validated: not_validated(ctx, session).await?,
+        })
+    }
+}
+
+/// Constraints that are not validated, but for those that the configuration knows.
+pub async fn not_validated(ctx: &Context, session: &Session) -> Result<Vec<String>> {
+    let settings = &ctx.settings;
+    checks::unvalidated_constraints(session, &settings.backup.exclude_schemas, &settings.expect_not_valid).await
+}
+
+/// Which of the objects that the configuration expects are not there.
+pub async fn missing(ctx: &Context, session: &Session) -> Result<Vec<String>> {
+    let settings = &ctx.settings;
+    let expected = Expected {
+        tables: &settings.expect_tables,
+        functions: &settings.expect_functions,
+        policies: &settings.expect_policies,
+    };
+    checks::missing_objects(session, expected).await
+}
+
+/// Verification after the migrations: no index that became invalid, no constraint that was left not validated, the
+/// expected objects, the checks.
+pub async fn verify(run: &Run<'_>, before: &Before) -> Result<()> {
     let ctx = run.ctx;
     ctx.progress.began("verify", "");
     let session = &run.live.session;
-    let invalid: Vec<String> =
-        checks::invalid_indexes(session).await?.into_iter().filter(|index| !invalid_before.contains(index)).collect();
-    if let Some(first) = invalid.first() {
+    let now = Before::look(ctx, session).await?;
+    if let Some(first) = now.invalid_indexes.iter().find(|index| !before.invalid_indexes.contains(index)) {
         return Err(Error::failed(format!("the run left an invalid index: {first}")));
     }
-    let missing = checks::missing_objects(session, &ctx.settings.expect_tables, &ctx.settings.expect_functions).await?;
+    let left: Vec<&str> = now
+        .not_validated
+        .iter()
+        .filter(|constraint| !before.not_validated.contains(constraint))
+        .map(String::as_str)
+        .collect();
+    if !left.is_empty() {
+        return Err(Error::failed(format!("the run left not validated: {}", left.join(", ")))
+            .because("validate it in a later migration of the same run, or name it in `[expect] not_valid`"));
+    }
+    let missing = missing(ctx, session).await?;
     if !missing.is_empty() {
         return Err(Error::failed(format!("not there after the run: {}", missing.join(", "))));
     }
@@ -50,7 +99,15 @@ pub async fn verify(run: &Run<'_>, invalid_before: &[String]) -> Result<()> {
 }
 
 /// Every SQL file of the folder must return no row.
-pub async fn run_checks(session: &Session, folder: &std::path::Path) -> Result<()> {
+pub async fn run_checks(session: &Session, folder: &Path) -> Result<()> {
+    for file in check_files(folder)? {
+        run_check(session, &file).await?;
+    }
+    Ok(())
+}
+
+/// The SQL files of a folder of checks, by name.
+pub fn check_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |error: std::io::Error| {
         Error::failed(format!("the folder of checks `{}` cannot be read", folder.display())).because(error)
     };
@@ -60,17 +117,20 @@ pub async fn run_checks(session: &Session, folder: &std::path::Path) -> Result<(
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .collect();
     files.sort();
-    for file in files {
-        let sql = std::fs::read_to_string(&file)
-            .map_err(|error| Error::failed(format!("check `{}` cannot be read", file.display())).because(error))?;
-        let rows = checks::check_rows(session, &sql, 3)
-            .await
-            .map_err(|error| error.context(format!("check `{}` failed", file.display())))?;
-        if !rows.is_empty() {
-            return Err(Error::failed(format!("check `{}` returned rows", file.display())).because(rows.join(" | ")));
-        }
+    Ok(files)
+}
+
+/// One file of checks; an error when it returns rows.
+pub async fn run_check(session: &Session, file: &Path) -> Result<()> {
+    let sql = std::fs::read_to_string(file)
+        .map_err(|error| Error::failed(format!("check `{}` cannot be read", file.display())).because(error))?;
+    let rows = checks::check_rows(session, &sql, 3)
+        .await
+        .map_err(|error| error.context(format!("check `{}` failed", file.display())))?;
+    if rows.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::failed(format!("check `{}` returned rows", file.display())).because(rows.join(" | ")))
 }
 
 /// Asks one health check once.

@@ -40,6 +40,7 @@ pub mod status;
 pub mod table;
 pub mod upkeep;
 pub mod verify;
+pub mod verify_db;
 
 mod columns;
 mod dumping;

@@ -566,13 +566,20 @@ async fn all_applied(run: &Run<'_>, intent: &Intent) -> Result<bool> {
 
 /// Every migration was applied; what is left is to look whether all is well.
 async fn finish_applied(mut run: Run<'_>) -> RunReport {
-    // Which indexes were invalid before the run died with it; the backup says the same in its own words.
-    let invalid_before: Vec<String> = match crate::postgres::checks::invalid_indexes(&run.live.session).await {
-        Ok(now) => now.into_iter().filter(|index| was_invalid(&run, index)).collect(),
-        Err(_) => Vec::new(),
+    // What was not in order before the run died with it; the backup says the same in its own words.
+    let before = match check::Before::look(run.ctx, &run.live.session).await {
+        Ok(now) => check::Before {
+            invalid_indexes: now.invalid_indexes.into_iter().filter(|index| was_invalid(&run, index)).collect(),
+            not_validated: now
+                .not_validated
+                .into_iter()
+                .filter(|constraint| was_there(&run, |line| line == format!("{constraint} not validated")))
+                .collect(),
+        },
+        Err(_) => check::Before::default(),
     };
     let checked = async {
-        check::verify(&run, &invalid_before).await?;
+        check::verify(&run, &before).await?;
         check::healthy_after(&run).await
     };
     let report = match checked.await {
@@ -593,14 +600,12 @@ async fn finish_applied(mut run: Run<'_>) -> RunReport {
 
 fn was_invalid(run: &Run<'_>, index: &str) -> bool {
     let name = index.split(" on ").next().unwrap_or(index);
-    run.backup.as_ref().is_some_and(|backup| {
-        backup
-            .manifest
-            .sealed
-            .catalog_extras
-            .iter()
-            .any(|line| line.contains(name) && (line.ends_with(" invalid") || line.ends_with(" not ready")))
-    })
+    was_there(run, |line| line.contains(name) && (line.ends_with(" invalid") || line.ends_with(" not ready")))
+}
+
+fn was_there(run: &Run<'_>, is_it: impl Fn(&str) -> bool) -> bool {
+    let backup = run.backup.as_ref();
+    backup.is_some_and(|backup| backup.manifest.sealed.catalog_extras.iter().any(|line| is_it(line)))
 }
 
 /// What dead commands without a journal left: a backup cut short, the row of the lock.

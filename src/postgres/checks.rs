@@ -17,12 +17,7 @@ use crate::error::{Error, Result};
 /// A restore cannot bring all of it back: pg_dump leaves invalid indexes out, fills no view that was empty, takes
 /// the server's version of an extension, and forgets that a foreign key's own triggers were disabled.
 pub async fn catalog_extras(session: &Session, exclude_schemas: &[String]) -> Result<Vec<String>> {
-    let mut excluded = quote::literal("ripcord");
-    for schema in exclude_schemas {
-        excluded.push_str(", ");
-        excluded.push_str(&quote::literal(schema));
-    }
-    let rows = session.ours(&EXTRAS.replace("$EXCLUDED", &excluded)).await?;
+    let rows = session.ours(&EXTRAS.replace("$EXCLUDED", &excluded(exclude_schemas))).await?;
     let mut lines: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     // The server sorts by its collation; two servers may have two.
     lines.sort();
@@ -219,10 +214,58 @@ pub async fn invalid_indexes(session: &Session) -> Result<Vec<String>> {
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
-/// Which of these tables (`schema.table`) and functions (`schema.function`) are not there. Views count as tables,
-/// procedures as functions. A name without a schema is one in `public`; without quotes it is found as written
-/// and in lower case. What stands in parentheses after a function's name is not looked at.
-pub async fn missing_objects(session: &Session, tables: &[String], functions: &[String]) -> Result<Vec<String>> {
+/// Constraints that are not validated, as [`catalog_extras`] words it without its ending: `constraint name on
+/// schema.table`. Left out are ripcord's schema and those of `exclude_schemas`, what is declared as not enforced or was
+/// inherited, and what `known` names (`schema.table.constraint`).
+pub async fn unvalidated_constraints(
+    session: &Session,
+    exclude_schemas: &[String],
+    known: &[String],
+) -> Result<Vec<String>> {
+    // language=SQL
+    const NOT_VALIDATED: &str = "
+        SELECT 'constraint ' || pg_catalog.quote_ident(k.conname) || ' on ' || pg_catalog.quote_ident(n.nspname) || '.'
+            || pg_catalog.quote_ident(r.relname)
+        FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+        WHERE NOT k.convalidated AND k.conislocal AND k.conparentid = 0 AND n.nspname NOT IN ($EXCLUDED)
+          AND coalesce((pg_catalog.to_jsonb(k) ->> 'conenforced')::pg_catalog.bool, true)";
+    let mut sql = NOT_VALIDATED.replace("$EXCLUDED", &excluded(exclude_schemas));
+    for given in known {
+        let (schema, table, name) = qualified_within(given).ok_or_else(|| wrong(given, "schema.table.constraint"))?;
+        sql.push_str(&format!(
+            " AND NOT (n.nspname IN ({schema}) AND r.relname IN ({table}) AND k.conname IN ({name}))"
+        ));
+    }
+    let rows = session.rows(&sql).await?;
+    let mut found: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    found.sort();
+    Ok(found)
+}
+
+fn wrong(given: &str, form: &str) -> Error {
+    Error::usage(format!("`{given}` is not a name of the form `{form}`"))
+}
+
+fn excluded(schemas: &[String]) -> String {
+    let all = std::iter::once("ripcord").chain(schemas.iter().map(String::as_str));
+    all.map(quote::literal).collect::<Vec<_>>().join(", ")
+}
+
+/// What must be there. A name without a schema is one in `public`; without quotes it is found as written and in
+/// lower case.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// `schema.table`; views count as tables.
+    pub tables: &'a [String],
+    /// `schema.function`; procedures count as functions, and what stands in parentheses is not looked at.
+    pub functions: &'a [String],
+    /// `schema.table.policy`.
+    pub policies: &'a [String],
+}
+
+/// Which of the expected objects are not there, each as it was given.
+pub async fn missing_objects(session: &Session, expected: Expected<'_>) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     // language=SQL
     let table = "SELECT FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace \
@@ -230,16 +273,23 @@ pub async fn missing_objects(session: &Session, tables: &[String], functions: &[
     // language=SQL
     let function = "SELECT FROM pg_catalog.pg_proc o JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace \
                     WHERE n.nspname IN ($SCHEMA) AND o.proname IN ($NAME)";
-    let without_arguments = |name: &str| match name.split_once('(') {
-        Some((name, _)) => name.trim().to_owned(),
-        None => name.to_owned(),
-    };
-    let tables = tables.iter().map(|name| (name, table, name.clone()));
-    let functions = functions.iter().map(|name| (name, function, without_arguments(name)));
-    for (given, query, name) in tables.chain(functions) {
-        let (schema, object) = qualified(&name)
-            .ok_or_else(|| Error::usage(format!("`{given}` is not a name of the form `schema.name`")))?;
-        let sql = query.replace("$SCHEMA", &schema).replace("$NAME", &object);
+    // language=SQL
+    let policy = "SELECT FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class t ON t.oid = o.polrelid \
+                  JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace \
+                  WHERE n.nspname IN ($SCHEMA) AND t.relname IN ($NAME) AND o.polname IN ($POLICY)";
+    let mut queries = Vec::new();
+    for (given, query) in
+        expected.tables.iter().map(|name| (name, table)).chain(expected.functions.iter().map(|name| (name, function)))
+    {
+        let name = if query == function { given.split('(').next().unwrap_or_default().trim() } else { given.as_str() };
+        let (schema, object) = qualified(name).ok_or_else(|| wrong(given, "schema.name"))?;
+        queries.push((given, query.replace("$SCHEMA", &schema).replace("$NAME", &object)));
+    }
+    for given in expected.policies {
+        let (schema, object, name) = qualified_within(given).ok_or_else(|| wrong(given, "schema.table.policy"))?;
+        queries.push((given, policy.replace("$SCHEMA", &schema).replace("$NAME", &object).replace("$POLICY", &name)));
+    }
+    for (given, sql) in queries {
         if session.ours(&format!("{sql} LIMIT 1")).await?.is_empty() {
             missing.push(given.clone());
         }
@@ -249,6 +299,45 @@ pub async fn missing_objects(session: &Session, tables: &[String], functions: &[
 
 /// A name's two parts, each as a list of the literals that it may stand for.
 fn qualified(name: &str) -> Option<(String, String)> {
+    let mut parts = parts(name)?.into_iter();
+    match (parts.next()?, parts.next(), parts.next()) {
+        (name, None, _) => Some((quote::literal("public"), name)),
+        (schema, Some(name), None) => Some((schema, name)),
+        _ => None,
+    }
+}
+
+/// Which of these tables are nowhere: one with a schema is looked for there, one without in every schema, since a
+/// migration may have set its `search_path`.
+pub async fn missing_anywhere(session: &Session, tables: &[String]) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for given in tables {
+        let Some((schema, name)) = qualified(given) else { continue };
+        let within = if given.contains('.') { format!(" AND n.nspname IN ({schema})") } else { String::new() };
+        // language=SQL
+        let sql = format!(
+            "SELECT FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace \
+             WHERE o.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.relname IN ({name}){within} LIMIT 1"
+        );
+        if session.rows(&sql).await?.is_empty() {
+            missing.push(given.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// The three parts of something's name that stands within a table: `schema.table.name`.
+fn qualified_within(name: &str) -> Option<(String, String, String)> {
+    let mut parts = parts(name)?.into_iter();
+    match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
+        (table, name, None, _) => Some((quote::literal("public"), table, name)),
+        (schema, table, Some(name), None) => Some((schema, table, name)),
+        _ => None,
+    }
+}
+
+/// The parts of a name between its dots, each as a list of the literals that it may stand for.
+fn parts(name: &str) -> Option<Vec<String>> {
     let mut parts: Vec<String> = Vec::new();
     let mut rest = name.trim();
     loop {
@@ -286,12 +375,7 @@ fn qualified(name: &str) -> Option<(String, String)> {
             (None, _) => return None,
         }
     }
-    let mut parts = parts.into_iter();
-    match (parts.next()?, parts.next(), parts.next()) {
-        (name, None, _) => Some((quote::literal("public"), name)),
-        (schema, Some(name), None) => Some((schema, name)),
-        _ => None,
-    }
+    Some(parts)
 }
 
 /// Rows (as text) that a check's query returned, at most `limit`. It runs in a read-only transaction, so that

@@ -145,6 +145,70 @@ fn health_looks_at_the_database() {
 }
 
 #[test]
+fn verify_db_names_all_that_is_not_as_it_should_be() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.shop().migration(
+        "003_old.sql",
+        "CREATE TABLE old (id int); ALTER TABLE old RENAME TO kept;",
+        "DROP TABLE kept;",
+    );
+    project.migration("004_notes.sql", "CREATE TABLE notes (id int);", "DROP TABLE notes;");
+    project.configure("[expect]\npolicies = [\"orders.own_rows\"]\nchecks = \"checks\"\n");
+    project.configure("[validate.rules]\nrow-level-security = \"error\"");
+    project.write("checks/one.sql", "select id from orders where id > 100");
+    project.write("checks/two.sql", "delete from orders returning id");
+    db.sql("create table orders_there (id int)");
+    project.run(&["apply", "--on-failure", "stop"]).expect_code(4);
+    project.run(&["recover", "--on-failure", "stop"]);
+    db.sql(
+        "create policy own_rows on orders using (true); drop table orders_there; \
+         alter table orders enable row level security; alter table kept enable row level security; \
+         alter table notes enable row level security",
+    );
+    project.write("checks/two.sql", "select id from orders where note is null");
+
+    let well = project.run(&["verify-db"]).expect_code(0);
+    assert!(well.stdout.contains("ok       history") && !well.stdout.contains("WRONG"), "{well:#?}");
+    assert_eq!(project.json(&["verify-db"]).expect_code(0).items().len(), 0);
+
+    // What a hand did to the database, and to the folder.
+    let old = std::fs::read_to_string(project.path().join("migrations/003_old.sql")).unwrap();
+    project.write("migrations/003_old.sql", &old.replace("kept", "other"));
+    std::fs::remove_file(project.path().join("migrations/002_fill.sql")).unwrap();
+    db.sql("drop table notes; drop policy own_rows on orders; alter table orders disable row level security");
+    db.sql("alter table orders add constraint low check (id < 1000) not valid; create index broken on orders (note)");
+    db.sql(
+        "update pg_index set indisvalid = false where indexrelid = 'broken'::regclass; insert into orders values (101)",
+    );
+    let before = db.schema();
+    let ran = project.run(&["verify-db"]).expect_code(1);
+    for told in [
+        "`002_fill` is applied, but its file is gone",
+        "003_old.sql",
+        "table `notes`, which `004_notes.sql` makes, is not there",
+        "`orders.own_rows` is not there",
+        "index public.broken on public.orders is invalid",
+        "hint: REINDEX INDEX CONCURRENTLY public.broken;",
+        "constraint low on public.orders is not validated",
+        "hint: ALTER TABLE public.orders VALIDATE CONSTRAINT low;",
+        "`orders` has no row level security",
+        "one.sql` returned rows",
+        "two.sql` returned rows",
+    ] {
+        assert!(ran.stdout.contains(told), "{told}: {ran:#?}");
+    }
+    assert!(ran.stderr.contains("database: unchanged"), "{ran:#?}");
+    let items = project.json(&["verify-db"]).expect_code(1).items();
+    assert!(items.iter().all(|item| item["hint"].as_str().is_some_and(|hint| !hint.is_empty())), "{items:?}");
+    // A check that would change something does not.
+    project.write("checks/two.sql", "delete from orders returning id");
+    let ran = project.run(&["verify-db"]).expect_code(1);
+    assert!(ran.stdout.contains("read-only transaction"), "{ran:#?}");
+    assert_eq!((db.schema(), db.sql("select count(*) from orders")), (before, "101".to_owned()));
+}
+
+#[test]
 fn wait_waits_for_a_server_that_comes_later() {
     let cluster = Cluster::start(&[]);
     let db = cluster.database();

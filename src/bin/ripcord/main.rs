@@ -186,6 +186,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::ResetFailed => commands::reset_failed::run(app).await,
         Command::Fresh(args) => commands::fresh::run(app, args).await,
         Command::Health => commands::health::run(app).await,
+        Command::VerifyDb => commands::verify_db::run(app).await,
         Command::Config => commands::config::run(app),
         Command::Init | Command::Completions(_) | Command::Man(_) => {
             Err(Error::usage(format!("`{}` needs no settings", command.name())))

@@ -95,6 +95,11 @@ impl Schema {
         }
     }
 
+    /// Tables that were made and not taken away, with where they were made.
+    pub fn made(&self) -> impl Iterator<Item = (Place, &str)> {
+        self.tables.iter().map(|(name, table)| (table.made, name.as_str()))
+    }
+
     /// Foreign keys whose columns no index begins with, in whatever order.
     pub fn bare_foreign_keys(&self) -> impl Iterator<Item = (Place, &str, &[String])> {
         self.tables.iter().flat_map(|(name, table)| {
@@ -212,6 +217,8 @@ fn alter_table(node: &SyntaxNode) -> Vec<(usize, Change)> {
                 }
             }
             K::ENABLE_RLS => found.push((at(node), Change::Secure(table.clone()))),
+            // What it is called then is no matter here: it is another schema's.
+            K::SET_SCHEMA => found.push((at(node), Change::Drop(table.clone()))),
             K::TABLE_RENAME_TO => {
                 if let Some(new) = name_among(&action, &[K::TABLE_NAME]) {
                     found.push((at(node), Change::Rename(table.clone(), key(&new))));

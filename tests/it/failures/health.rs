@@ -154,6 +154,7 @@ fn an_expected_object_that_is_missing_is_answered() {
     for (expect, missing) in [
         ("tables = [\"orders\", \"public.more\", \"public.never\"]", "public.never"),
         ("functions = [\"public.no_such()\"]", "public.no_such()"),
+        ("policies = [\"public.orders.own_rows\"]", "public.orders.own_rows"),
     ] {
         let db = Cluster::shared().database();
         let project = shop(&db);
@@ -166,6 +167,50 @@ fn an_expected_object_that_is_missing_is_answered() {
         tells(&ran, "as before the run", "ripcord apply");
         assert_eq!(db.schema(), before);
     }
+}
+
+#[test]
+fn a_migration_that_drops_an_expected_policy_is_brought_back() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    db.sql("create policy own_rows on orders using (true); alter table orders enable row level security");
+    project.configure("[expect]\npolicies = [\"orders.own_rows\"]\n");
+    let before = db.schema();
+    project.migration("002_open.sql", "DROP POLICY own_rows ON orders;", "SELECT 1;");
+    let ran = project.json(&["apply"]).expect_code(3);
+    assert_eq!(ran.result()["error"], "not there after the run: orders.own_rows", "{ran:#?}");
+    assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
+    tells(&ran, "restored from backup", "ripcord apply");
+    assert_eq!(db.schema(), before);
+    assert_eq!(db.sql("select polname from pg_policy"), "own_rows");
+    assert_eq!(db.sql("select count(*) from orders"), "100");
+}
+
+#[test]
+fn a_constraint_that_a_run_leaves_not_validated_is_answered() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    // One that was so before is none of the run's.
+    db.sql("alter table orders add constraint old check (id < 1000) not valid");
+    let before = db.schema();
+    let add = "ALTER TABLE orders ADD CONSTRAINT positive CHECK (id > 0) NOT VALID;";
+    project.migration("002_positive.sql", add, "ALTER TABLE orders DROP CONSTRAINT positive;");
+    let ran = project.json(&["apply"]).expect_code(3);
+    let error = ran.result()["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("the run left not validated: constraint positive on public.orders"), "{ran:#?}");
+    assert_eq!(db.schema(), before);
+
+    // Validated by a later migration of the same run, or named as one that may stay so.
+    let validate = "ALTER TABLE orders VALIDATE CONSTRAINT positive;";
+    project.migration("003_validate.sql", validate, "SELECT 1;");
+    project.json(&["apply"]).expect_code(0);
+    project.configure("[expect]\nnot_valid = [\"orders.later\"]\n");
+    project.migration("004_later.sql", &add.replace("positive", "later"), "SELECT 1;");
+    project.json(&["apply"]).expect_code(0);
+    assert_eq!(
+        db.sql("select string_agg(conname, ' ' order by 1) from pg_constraint where not convalidated"),
+        "later old"
+    );
 }
 
 #[test]

@@ -116,23 +116,35 @@ async fn what_a_dump_does_not_show() {
         ]
     );
     assert_eq!(checks::invalid_indexes(&session).await.unwrap(), ["public.broken on public.t"]);
+    let open = async |exclude: &str, known: &str| {
+        checks::unvalidated_constraints(&session, &[exclude.to_owned()], &[known.to_owned()]).await.unwrap()
+    };
+    assert!(open("left out", "x.y").await.contains(&"constraint positive on public.t".to_owned()));
+    assert!(!open("left out", "T.positive").await.contains(&"constraint positive on public.t".to_owned()));
+    assert!(!open("public", "x.y").await.contains(&"constraint positive on public.t".to_owned()));
 }
 
 #[tokio::test]
 async fn objects_that_are_missing() {
     let db = Cluster::shared().database();
     let session = session(&db).await;
-    db.sql("create table t (x int); create view \"V\" as select 1; create schema s; create procedure s.p() language sql as ''");
+    db.sql("create table t (x int); create view \"V\" as select 1; create schema s; create procedure s.p() language sql as ''; create policy \"His rows\" on t using (true)");
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let missing = checks::missing_objects(
-        &session,
-        &names(&["public.t", "T", "public.\"V\"", "V", "public.x", "s.t", "it's"]),
-        &names(&["s.p", "S.P(int)", "s.q"]),
+    let look = async |tables: &[&str], functions: &[&str], policies: &[&str]| {
+        let (tables, functions, policies) = (names(tables), names(functions), names(policies));
+        let expected = checks::Expected { tables: &tables, functions: &functions, policies: &policies };
+        checks::missing_objects(&session, expected).await
+    };
+    let missing = look(
+        &["public.t", "T", "public.\"V\"", "V", "public.x", "s.t", "it's"],
+        &["s.p", "S.P(int)", "s.q"],
+        &["t.His rows", "public.T.\"His rows\"", "t.his rows", "s.t.\"His rows\""],
     )
     .await
     .unwrap();
-    assert_eq!(missing, ["public.x", "s.t", "it's", "s.q"]);
-    assert!(checks::missing_objects(&session, &names(&["a.b.c"]), &[]).await.is_err());
+    assert_eq!(missing, ["public.x", "s.t", "it's", "s.q", "t.his rows", "s.t.\"His rows\""]);
+    assert!(look(&["a.b.c"], &[], &[]).await.is_err());
+    assert!(look(&[], &[], &["a"]).await.is_err());
 }
 
 #[tokio::test]

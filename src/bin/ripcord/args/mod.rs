@@ -27,6 +27,7 @@ I want to…                                       command
   looking
     see where the database stands                ripcord status
     see what was done, and by whom               ripcord history · ripcord run list · ripcord audit
+    compare the database with the folder         ripcord verify-db
     see the backups                              ripcord backup list
     see which settings are in effect             ripcord config
     come from another migration tool             ripcord adopt --dry-run
@@ -230,6 +231,8 @@ pub enum Command {
     Fresh(FreshArgs),
     /// Ask the health checks, the expected tables and functions, and the checks folder
     Health,
+    /// Compare the living database with the folder and what is expected, changing nothing
+    VerifyDb,
     /// Print the settings in effect and where each came from
     Config,
     /// Print a completion script
@@ -297,6 +300,7 @@ impl Command {
             Command::ResetFailed => "reset-failed",
             Command::Fresh(_) => "fresh",
             Command::Health => "health",
+            Command::VerifyDb => "verify-db",
             Command::Config => "config",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
@@ -323,6 +327,7 @@ impl Command {
             | Command::Plan(_)
             | Command::Changelog(_)
             | Command::Health
+            | Command::VerifyDb
             | Command::Salvage(_)
             | Command::Lock { command: LockCommand::Status }
             | Command::Aside { command: AsideCommand::List } => Reach::Looks,

@@ -17,8 +17,7 @@ pub async fn run(app: &App) -> Result<Exit> {
         let answer = check::ask(&session, one).await;
         items.push((answer.subject, answer.healthy, answer.detail));
     }
-    let missing =
-        checks::missing_objects(&session, &ctx.settings.expect_tables, &ctx.settings.expect_functions).await?;
+    let missing = check::missing(&ctx, &session).await?;
     items.push((
         "expected objects".to_owned(),
         missing.is_empty(),

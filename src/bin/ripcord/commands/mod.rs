@@ -35,6 +35,7 @@ pub mod run;
 pub mod salvage;
 pub mod status;
 pub mod validate;
+pub mod verify_db;
 pub mod wait;
 
 /// Writes a document to stdout; a reader that has seen enough is no error.

@@ -265,6 +265,10 @@ pub struct ExpectTable {
     pub tables: Option<Vec<String>>,
     /// `schema.function`.
     pub functions: Option<Vec<String>>,
+    /// `schema.table.policy`.
+    pub policies: Option<Vec<String>>,
+    /// Constraints that may stay not validated, `schema.table.constraint`.
+    pub not_valid: Option<Vec<String>>,
     /// A folder of SQL files that must each return no row.
     pub checks: Option<PathBuf>,
 }

@@ -132,6 +132,10 @@ pub fn settings(
         resolver.value("expect.tables", None, &[], |section| section.expect.tables.clone(), Vec::new())?;
     let expect_functions =
         resolver.value("expect.functions", None, &[], |section| section.expect.functions.clone(), Vec::new())?;
+    let expect_policies =
+        resolver.value("expect.policies", None, &[], |section| section.expect.policies.clone(), Vec::new())?;
+    let expect_not_valid =
+        resolver.value("expect.not_valid", None, &[], |section| section.expect.not_valid.clone(), Vec::new())?;
     let checks_dir = resolver.path("expect.checks", None, base, |section| section.expect.checks.clone())?;
     let logs_dir = resolver.path("logs.dir", None, base, |section| section.logs.dir.clone())?;
 
@@ -166,6 +170,8 @@ pub fn settings(
             on_changed: on_changed.unwrap_or(defaults.on_changed),
             expect_tables,
             expect_functions,
+            expect_policies,
+            expect_not_valid,
             checks_dir,
             logs_dir,
             lint,
