@@ -17,6 +17,7 @@ mod hostile;
 mod imports;
 mod keys;
 mod lies;
+mod parallel;
 mod planning;
 mod postgres_a;
 mod postgres_b;
