@@ -312,6 +312,8 @@ pub struct Settings {
     pub offline_keys: Vec<String>,
     /// Folders with the programs of PostgreSQL, looked through first.
     pub pg_bin: Vec<PathBuf>,
+    /// How many migrations may run beside each other, where dependencies were declared.
+    pub parallel: u32,
     /// How a backup is made.
     pub backup: BackupSettings,
     /// Which backups stay.
@@ -366,6 +368,7 @@ impl Default for Settings {
             recovery_keys: Vec::new(),
             offline_keys: Vec::new(),
             pg_bin: Vec::new(),
+            parallel: 1,
             backup: BackupSettings {
                 compression_level: 1,
                 threads: 0,

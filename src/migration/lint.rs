@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::script::opening;
 use super::source::Folder;
-use super::tree::{SyntaxProblem, with_tree};
-use super::{Migration, Script, Statement, Version};
+use super::tree::{SyntaxProblem, each, with_tree};
+use super::{Migration, Parsed, Script, Statement, Version};
 
 pub use judge::{Policy, judge, refuse_level, sweeps};
 pub use mend::mend;
@@ -66,8 +66,8 @@ const WIDEST_GAP: u64 = 20;
 /// that and the parser may be behind it; own transaction control and duplicates cannot be allowed.
 /// Findings come in the order of the migrations.
 pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for migration in migrations {
+    let of_one = |migration: &Migration| {
+        let mut findings = Vec::new();
         let mut found = Found { migration, findings: &mut findings };
         found.content();
         found.syntax(&migration.up);
@@ -78,7 +78,9 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
         }
         found.destruction(protected);
         found.remarks();
-    }
+        findings
+    };
+    let mut findings = each(migrations, of_one).concat();
     duplicates(migrations, &mut findings);
     gaps(migrations, &mut findings);
     findings
@@ -257,7 +259,11 @@ impl Found<'_> {
 
 /// What the parser says against a statement: its first complaint, since those after it follow from it.
 fn problem(script: &Script, statement: &Statement) -> Option<SyntaxProblem> {
-    with_tree(script.text(statement), |_, problems| problems.first().cloned()).flatten()
+    match &statement.parsed {
+        Parsed::Well => None,
+        Parsed::Badly { message, start } => Some(SyntaxProblem { message: message.clone(), start: *start }),
+        Parsed::NotAsked => with_tree(script.text(statement), |_, problems| problems.first().cloned()).flatten(),
+    }
 }
 
 fn duplicates(migrations: &[Migration], findings: &mut Vec<Finding>) {

@@ -9,6 +9,7 @@ pub mod dumped;
 pub mod dumped_script;
 mod functions;
 pub mod graph;
+pub mod lanes;
 mod lexer;
 pub mod lint;
 pub mod plan;
@@ -128,6 +129,25 @@ pub struct Statement {
     pub data: Option<std::ops::Range<usize>>,
     /// What it may do.
     pub effect: Effect,
+    /// What the parser said of it.
+    pub parsed: Parsed,
+}
+
+/// What the parser said of a statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Parsed {
+    /// It was not asked: a list of literals needs no tree.
+    #[default]
+    NotAsked,
+    /// Nothing against it, or it is kept away from the parser.
+    Well,
+    /// Its first complaint; those after it follow from it.
+    Badly {
+        /// Which.
+        message: String,
+        /// The byte in the statement that it is about.
+        start: usize,
+    },
 }
 
 /// What a statement may do to a database, as far as its text tells. When in doubt, the worse.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Statement;
-use super::classify::classify;
+use super::classify::examine;
 use super::lexer::{Kind, Lexer, Token};
 use crate::error::{Error, Result};
 
@@ -13,11 +13,9 @@ use crate::error::{Error, Result};
 /// `first_line` and `file` are for messages: an unterminated quote or comment, a psql meta-command.
 pub fn split(sql: &str, file: &str, first_line: u32) -> Result<Vec<Statement>> {
     let found = found(sql, file, first_line)?;
-    let classified = found.into_iter().map(|Found { text, data }| Statement {
-        start: text.start,
-        end: text.end,
-        data,
-        effect: classify(sql.get(text).unwrap_or_default()),
+    let classified = found.into_iter().map(|Found { text, data }| {
+        let (effect, parsed) = examine(sql.get(text.clone()).unwrap_or_default());
+        Statement { start: text.start, end: text.end, data, effect, parsed }
     });
     Ok(classified.collect())
 }

@@ -1,6 +1,10 @@
 //! PostgreSQL's grammar, by the parser of the squawk project, behind a wall: whatever text comes in,
 //! the worst that happens is that there is no tree.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use squawk_syntax::{Parse, SourceFile, SyntaxKind, SyntaxNode};
 
 use super::lexer::{Kind, Lexer};
@@ -59,15 +63,70 @@ pub(crate) fn readable(sql: &str) -> bool {
     sql.len() <= MAX_BYTES && !is_too_deep(sql)
 }
 
-/// Parses in a thread of its own, for its stack, which is made for a statement of `longest` bytes, and because a
-/// panic in it ends nothing else.
+/// What a thread needs of stack to parse a statement of so many bytes.
+const fn stack_for(longest: usize) -> usize {
+    16 * 1024 * 1024 + longest * 2048
+}
+
+/// More threads than this would only wait for each other.
+const MOST_THREADS: usize = 8;
+
+thread_local! {
+    /// The stack that this thread was made with for the parser.
+    static ROOM: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Does the work for each item, on all cores, in threads that have room for the parser. The results come in the order
+/// of the items.
+pub(crate) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(MOST_THREADS).min(items.len());
+    if ROOM.get() > 0 || threads == 0 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut results = Vec::with_capacity(items.len());
+    std::thread::scope(|scope| {
+        let roomy = || {
+            ROOM.set(stack_for(MAX_BYTES));
+            worker()
+        };
+        let builder = || std::thread::Builder::new().name("sql-parser".to_owned());
+        let spawn = |_| builder().stack_size(stack_for(MAX_BYTES) + 8 * 1024 * 1024).spawn_scoped(scope, roomy).ok();
+        let running: Vec<_> = (0..threads).filter_map(spawn).collect();
+        if running.is_empty() {
+            results.extend(worker());
+        }
+        for thread in running {
+            match thread.join() {
+                Ok(done) => results.extend(done),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+    });
+    results.sort_unstable_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Parses in a thread of its own, for its stack, which is made for a statement of `longest` bytes; on a thread of
+/// [`each`] at once. A panic in it ends nothing else.
 fn apart<R: Send + 'static>(
     sql: String,
     longest: usize,
     look: impl FnOnce(&Parse<SourceFile>, &str) -> R + Send + 'static,
 ) -> Option<R> {
-    let worker =
-        std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(16 * 1024 * 1024 + longest * 2048);
+    if ROOM.get() >= stack_for(longest) {
+        return catch_unwind(AssertUnwindSafe(|| look(&SourceFile::parse(&sql), &sql))).ok();
+    }
+    let worker = std::thread::Builder::new().name("sql-parser".to_owned()).stack_size(stack_for(longest));
     worker.spawn(move || look(&SourceFile::parse(&sql), &sql)).ok()?.join().ok()
 }
 

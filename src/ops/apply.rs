@@ -12,6 +12,7 @@ use crate::clock;
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{DatabaseProperties, Purpose};
+use crate::migration::lanes::Lanes;
 use crate::migration::lint::{self, Severity};
 use crate::migration::plan::{self, Plan, Selection};
 use crate::migration::source::{self, Folder};
@@ -28,6 +29,8 @@ pub struct Request {
     pub also: Vec<std::path::PathBuf>,
     /// All of them in one transaction.
     pub atomic: bool,
+    /// Up to so many beside each other, where dependencies were declared.
+    pub parallel: usize,
     /// First on a copy that is made from the backup.
     pub rehearse: bool,
     /// Without a backup, where the environment's policy allows it.
@@ -453,7 +456,7 @@ async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabasePrope
     // 8. The migrations.
     let before = check::Before::look(run.ctx, &run.live.session).await?;
     hooks::run(run, "before_run").await?;
-    migrations(run, request.atomic).await?;
+    migrations(run, request).await?;
     run.ctx.faults.at("apply_migrated").await;
 
     // 9. Verification, then health.
@@ -462,13 +465,18 @@ async fn attempt(run: &mut Run<'_>, request: &Request, properties: DatabasePrope
     check::healthy_after(run).await
 }
 
-async fn migrations(run: &mut Run<'_>, atomic: bool) -> Result<()> {
+async fn migrations(run: &mut Run<'_>, request: &Request) -> Result<()> {
     let batch = run.row.batch.unwrap_or(1);
     let pending = run.migrations.clone();
-    if atomic {
+    if request.atomic {
         return migrate::up_atomically(run, &pending, batch).await;
     }
-    for migration in &pending {
+    let lanes = lanes(run.ctx, request.parallel, &pending.iter().collect::<Vec<_>>());
+    for part in lanes.parts() {
+        let [migration] = &pending[part.clone()] else {
+            migrate::up_beside(run, &pending, part, &lanes, batch, request.parallel).await?;
+            continue;
+        };
         run.ctx.check_cancelled()?;
         let told = Some((migration.version.as_str(), migration.name.as_str()));
         hooks::around(run, "before_migration", told).await?;
@@ -477,6 +485,13 @@ async fn migrations(run: &mut Run<'_>, atomic: bool) -> Result<()> {
         run.ctx.faults.at("between_migrations").await;
     }
     Ok(())
+}
+
+/// Which of the migrations may run beside which. A hook around each migration is told one at a time.
+pub fn lanes(ctx: &Context, parallel: usize, migrations: &[&Migration]) -> Lanes {
+    let around = ["before_migration", "after_migration"];
+    let hooked = around.iter().any(|hook| ctx.settings.hooks.steps.get(*hook).is_some_and(|steps| !steps.is_empty()));
+    if parallel < 2 || hooked { Lanes::one_after_the_other(migrations.len()) } else { Lanes::of(migrations) }
 }
 
 async fn finish(mut run: Run<'_>) -> RunReport {

@@ -26,9 +26,16 @@ pub struct PlanFile {
     limit: Option<usize>,
     again: bool,
     atomic: bool,
+    #[serde(default = "one")]
+    parallel: usize,
     skip_backup: bool,
     applied: Vec<One>,
     pending: Vec<One>,
+}
+
+/// Plans of before there were branches.
+fn one() -> usize {
+    1
 }
 
 /// A migration.
@@ -64,6 +71,7 @@ impl PlanFile {
             limit: selection.limit,
             again: selection.again,
             atomic: request.atomic,
+            parallel: request.parallel,
             skip_backup: request.skip_backup,
             applied: applied.collect(),
             pending: pending.collect(),
@@ -105,6 +113,7 @@ impl PlanFile {
             ..request.selection.clone()
         };
         request.atomic = self.atomic;
+        request.parallel = self.parallel;
     }
 
     /// An error (refused) with every difference, when what would run now is not what the file says.

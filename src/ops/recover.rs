@@ -311,7 +311,7 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     };
     hooks::run(run, "before_rollback").await?;
     for (migration, down) in ups.iter().zip(&downs) {
-        let limits = migrate::limits(run, migration);
+        let limits = migrate::limits(run.ctx, migration);
         migrate::down(run, migration.version.as_str(), &migration.name, down, &limits, "down").await?;
         run.ctx.faults.at("between_downs").await;
     }

@@ -74,6 +74,9 @@ pub struct MigrationReport {
     pub duration_ms: u64,
     /// What went wrong.
     pub error: Option<String>,
+    /// In a plan: the files that may run at the same time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
 }
 
 /// The end of a run: the result object of `--json`, and the last lines on the terminal.

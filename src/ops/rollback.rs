@@ -196,6 +196,7 @@ async fn begin<'a>(ctx: &'a Context, request: &Request, undoing: &[Undoing]) -> 
             reason: format!("DOWN from the {}", one.source),
             duration_ms: 0,
             error: None,
+            beside: Vec::new(),
         })
         .collect();
     let detail = serde_json::json!({ "migrations": undoing.iter().map(|one| label(&one.row.version, &one.row.name)).collect::<Vec<_>>() });
@@ -229,7 +230,7 @@ async fn attempt(run: &mut Run<'_>, undoing: &[Undoing]) -> Result<Vec<String>> 
         let timeouts = &run.ctx.settings.timeouts;
         let limits = one.file.as_ref().map_or(
             Limits { statement: timeouts.statement, lock: timeouts.lock, whole: timeouts.migration },
-            |migration| migrate::limits(run, migration),
+            |migration| migrate::limits(run.ctx, migration),
         );
         migrate::down(run, &one.row.version, &one.row.name, down, &limits, "rollback").await?;
         run.ctx.faults.at("between_downs").await;

@@ -311,6 +311,7 @@ pub(super) fn pending_report(migration: &Migration) -> MigrationReport {
         reason: "pending".to_owned(),
         duration_ms: 0,
         error: None,
+        beside: Vec::new(),
     }
 }
 

@@ -18,6 +18,7 @@ mod imports;
 mod keys;
 mod lies;
 mod malicious;
+mod parallel;
 mod planning;
 mod postgres_a;
 mod postgres_b;

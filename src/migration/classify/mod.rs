@@ -10,15 +10,21 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use self::words::Words;
 use super::functions::calls;
 use super::tree::{SyntaxProblem, child, has, name, with_tree};
-use super::{Additive, Effect};
+use super::{Additive, Effect, Parsed};
 
 /// Classifies one statement. When in doubt, the worse.
 pub fn classify(statement: &str) -> Effect {
+    examine(statement).0
+}
+
+/// The same, with what the parser said, where it was asked.
+pub(crate) fn examine(statement: &str) -> (Effect, Parsed) {
     if words::inserts_literals(statement) {
-        return Effect::default();
+        return (Effect::default(), Parsed::NotAsked);
     }
     let words = Words::of(statement);
-    let effect = with_tree(statement, look).flatten();
+    let seen = with_tree(statement, |root, problems| (look(root, problems), problems.first().cloned()));
+    let (effect, problem) = seen.unwrap_or_default();
     let mut effect = effect.unwrap_or_else(|| Effect {
         destroys_data: words.destroys(),
         unknown: !words.begins(&["insert"]),
@@ -28,7 +34,7 @@ pub fn classify(statement: &str) -> Effect {
     effect.needs_no_transaction = words.needs_no_transaction();
     effect.controls_transaction = words.controls_transaction();
     effect.concurrent_index = words::concurrent_index(statement);
-    effect
+    (effect, problem.map_or(Parsed::Well, |SyntaxProblem { message, start }| Parsed::Badly { message, start }))
 }
 
 /// `None`: not exactly one statement, or one that the grammar does not know.

@@ -1,11 +1,13 @@
 //! All rules over a folder, weighed as an environment wants them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use super::hazards::{self, Hazard, hazards};
 use super::rules::{self, Group, Rule};
 use super::schema::{Named, Place, Schema};
 use super::{Finding, Severity, grants, lint, secrets};
+use crate::migration::tree::each;
 use crate::migration::{Migration, Script};
 use crate::settings::{Level, LintSettings};
 
@@ -82,17 +84,19 @@ pub fn refuse_level(id: &str, level: Level) -> Option<String> {
 pub fn judge(folder: &[Migration], chosen: &[Migration], policy: &Policy) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         lint(chosen, policy.protected).into_iter().filter_map(|finding| policy.weigh(finding)).collect();
-    for migration in chosen {
+    let of_one = |migration: &Migration| {
         let mut found = Judged { migration, policy, findings: Vec::new() };
         found.allowances();
         found.hazards();
         found.secrets();
         found.grants();
-        findings.extend(found.findings);
-    }
-    findings.extend(of_schema(folder, chosen, policy));
-    let position = |finding: &Finding| chosen.iter().position(|migration| migration.path == finding.file);
-    findings.sort_by_key(|finding| (position(finding), finding.line));
+        found.findings
+    };
+    findings.extend(each(chosen, of_one).into_iter().flatten());
+    let places: HashMap<&Path, usize> =
+        chosen.iter().enumerate().map(|(place, migration)| (migration.path.as_path(), place)).collect();
+    findings.extend(of_schema(folder, &places, policy));
+    findings.sort_by_key(|finding| (places.get(finding.file.as_path()).copied(), finding.line));
     findings
 }
 
@@ -198,7 +202,7 @@ impl Judged<'_> {
     }
 }
 
-fn of_schema(folder: &[Migration], chosen: &[Migration], policy: &Policy) -> Vec<Finding> {
+fn of_schema(folder: &[Migration], chosen: &HashMap<&Path, usize>, policy: &Policy) -> Vec<Finding> {
     let wanted = |id| rules::rule(id).filter(|rule| policy.severity(rule).is_some());
     let (keys, open, naming) = (wanted("foreign-key-without-index"), wanted("row-level-security"), wanted("naming"));
     if keys.is_none() && open.is_none() && naming.is_none() {
@@ -208,7 +212,7 @@ fn of_schema(folder: &[Migration], chosen: &[Migration], policy: &Policy) -> Vec
     let mut findings = Vec::new();
     let mut add = |rule: &'static Rule, (number, offset): Place, message: String, help: String| {
         let Some(migration) = folder.get(number) else { return };
-        if chosen.iter().any(|one| one.path == migration.path) {
+        if chosen.contains_key(migration.path.as_path()) {
             let mut found = Judged { migration, policy, findings: Vec::new() };
             found.add(rule, &migration.up, offset, message, Some(help));
             findings.extend(found.findings);

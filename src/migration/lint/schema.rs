@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::super::tree::{child, has, name, name_among, with_tree};
+use super::super::tree::{child, each, has, name, name_among, with_tree};
 use super::super::{Migration, Script};
 
 /// What a folder of migrations leaves behind, each thing with where it was made.
@@ -51,8 +51,8 @@ impl Schema {
     /// Applies every UP in order.
     pub fn of(migrations: &[Migration]) -> Schema {
         let mut schema = Schema::default();
-        for (number, migration) in migrations.iter().enumerate() {
-            for (offset, change) in changes(&migration.up) {
+        for (number, changes) in each(migrations, |migration| changes(&migration.up)).into_iter().enumerate() {
+            for (offset, change) in changes {
                 schema.apply((number, offset), change);
             }
         }
@@ -124,13 +124,19 @@ fn serves(index: &[String], columns: &[String]) -> bool {
 
 fn changes(script: &Script) -> Vec<(usize, Change)> {
     let mut found = Vec::new();
-    for statement in &script.statements {
+    for statement in script.statements.iter().filter(|statement| may_change(script.text(statement))) {
         let made = with_tree(script.text(statement), |root, _| {
             root.first_child().map(|node| of_statement(&node)).unwrap_or_default()
         });
         found.extend(made.unwrap_or_default().into_iter().map(|(at, change)| (statement.start + at, change)));
     }
     found
+}
+
+/// What its first word tells without a tree.
+fn may_change(statement: &str) -> bool {
+    let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
+    ["create", "alter", "drop"].iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 fn of_statement(node: &SyntaxNode) -> Vec<(usize, Change)> {

@@ -36,7 +36,7 @@ pub(super) struct Halves {
 }
 
 /// One spelling of a migration file.
-pub(super) trait Layout {
+pub(super) trait Layout: Sync {
     /// As people name it in configuration.
     fn name(&self) -> &'static str;
 

@@ -2,6 +2,7 @@
 
 mod destroying;
 mod down;
+mod parallel;
 pub mod resumption;
 mod rounds;
 mod statements;
@@ -10,10 +11,11 @@ mod transaction;
 use std::time::{Duration, Instant};
 
 pub use self::down::down;
+pub use self::parallel::up_beside;
 pub use self::statements::{Left, settle_statement};
 pub use self::transaction::up_atomically;
 use super::beside::millis;
-use super::context::TOOL_VERSION;
+use super::context::{Context, TOOL_VERSION};
 use super::run::Run;
 use crate::clock;
 use crate::control::{self, MigrationRow};
@@ -25,8 +27,8 @@ use crate::postgres::session;
 use crate::progress::Event;
 
 /// The limits that hold for a migration: its own, else the settings'.
-pub fn limits(run: &Run<'_>, migration: &Migration) -> Limits {
-    let settings = &run.ctx.settings.timeouts;
+pub fn limits(ctx: &Context, migration: &Migration) -> Limits {
+    let settings = &ctx.settings.timeouts;
     Limits {
         statement: migration.metadata.statement_timeout.unwrap_or(settings.statement),
         lock: migration.metadata.lock_timeout.unwrap_or(settings.lock),
@@ -55,19 +57,7 @@ pub async fn up(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<
     }
     match result {
         Ok(()) => {
-            let estimate = migration.metadata.estimated_duration.map(millis);
-            if let Some(expected) = estimate.filter(|expected| duration_ms > expected.saturating_mul(2)) {
-                run.ctx.progress.warn(format!(
-                    "`{}` took {duration_ms} ms, more than twice its estimate of {expected} ms",
-                    migration.file_name
-                ));
-            }
-            run.ctx.progress.tell(Event::MigrationFinished {
-                version,
-                name: migration.name.clone(),
-                direction: "up",
-                duration_ms,
-            });
+            tell_finished(run.ctx, migration, duration_ms);
             Ok(())
         }
         Err(error) => {
@@ -77,26 +67,43 @@ pub async fn up(run: &mut Run<'_>, migration: &Migration, batch: i32) -> Result<
     }
 }
 
+/// An UP is applied; one that took much longer than its author thought is told.
+fn tell_finished(ctx: &Context, migration: &Migration, duration_ms: u64) {
+    let estimate = migration.metadata.estimated_duration.map(millis);
+    if let Some(expected) = estimate.filter(|expected| duration_ms > expected.saturating_mul(2)) {
+        ctx.progress.warn(format!(
+            "`{}` took {duration_ms} ms, more than twice its estimate of {expected} ms",
+            migration.file_name
+        ));
+    }
+    ctx.progress.tell(Event::MigrationFinished {
+        version: migration.version.to_string(),
+        name: migration.name.clone(),
+        direction: "up",
+        duration_ms,
+    });
+}
+
 /// Whether a whole transaction is tried again: nothing of it was committed when it failed on a lock, a
 /// deadlock or a serialization failure.
-fn may_retry(run: &Run<'_>, migration: &Migration, error: &Error, attempt: u32) -> bool {
-    let attempts = migration.metadata.retry.unwrap_or(run.ctx.settings.retry.attempts);
+fn may_retry(ctx: &Context, migration: &Migration, error: &Error, attempt: u32) -> bool {
+    let attempts = migration.metadata.retry.unwrap_or(ctx.settings.retry.attempts);
     let retryable = error.sqlstate().is_some_and(session::is_retryable) && !error.connection_lost();
     retryable && attempt < attempts
 }
 
 /// Before the attempt of that number.
-async fn pause(run: &Run<'_>, error: &Error, attempt: u32) -> Result<()> {
-    let delay = backoff(run.ctx.settings.retry.delay, attempt);
-    run.ctx.progress.tell(Event::Retry { reason: error.one_line(), attempt, delay_ms: millis(delay) });
-    sleep(run, delay).await
+async fn pause(ctx: &Context, error: &Error, attempt: u32) -> Result<()> {
+    let delay = backoff(ctx.settings.retry.delay, attempt);
+    ctx.progress.tell(Event::Retry { reason: error.one_line(), attempt, delay_ms: millis(delay) });
+    sleep(ctx, delay).await
 }
 
 /// Waits that long, unless the run shall stop.
-async fn sleep(run: &Run<'_>, delay: Duration) -> Result<()> {
+async fn sleep(ctx: &Context, delay: Duration) -> Result<()> {
     tokio::select! {
         () = tokio::time::sleep(delay) => Ok(()),
-        () = run.ctx.cancelled() => Err(super::context::stopped()),
+        () = ctx.cancelled() => Err(super::context::stopped()),
     }
 }
 

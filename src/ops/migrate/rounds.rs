@@ -141,11 +141,11 @@ async fn round(run: &mut Run<'_>, migration: &Migration, number: usize, sql: &st
             Ok(rows) => return Ok(rows),
             Err(error) => error,
         };
-        if !may_retry(run, migration, &error, attempt) {
+        if !may_retry(run.ctx, migration, &error, attempt) {
             return Err(error);
         }
         attempt += 1;
-        pause(run, &error, attempt).await?;
+        pause(run.ctx, &error, attempt).await?;
     }
 }
 
@@ -156,7 +156,7 @@ async fn round_once(
     sql: &str,
     key: Option<&str>,
 ) -> Result<u64> {
-    let limits = limits(run, migration);
+    let limits = limits(run.ctx, migration);
     execute::begin(&run.live.session, &limits).await?;
     let ran = async {
         let xid = counts::own_xid(&run.live.session).await?;
@@ -191,7 +191,7 @@ async fn round_once(
 }
 
 async fn between(run: &Run<'_>, batch: &Batch) -> Result<()> {
-    if batch.pause.is_zero() { Ok(()) } else { sleep(run, batch.pause).await }
+    if batch.pause.is_zero() { Ok(()) } else { sleep(run.ctx, batch.pause).await }
 }
 
 /// The key up to which an earlier run came for certain.

@@ -83,13 +83,13 @@ async fn until_done(run: &mut Run<'_>, migration: &Migration, number: usize) -> 
         // Rounds are tried again one by one.
         let in_batches = migration.up.batches.contains_key(&number);
         if in_batches
-            || !may_retry(run, migration, &error, attempt)
+            || !may_retry(run.ctx, migration, &error, attempt)
             || settle_statement(run, true).await? != Left::Nothing
         {
             return Err(error);
         }
         attempt += 1;
-        pause(run, &error, attempt).await?;
+        pause(run.ctx, &error, attempt).await?;
     }
 }
 
@@ -114,7 +114,7 @@ async fn once(run: &mut Run<'_>, migration: &Migration, number: usize) -> Result
 }
 
 async fn outside(run: &mut Run<'_>, migration: &Migration, number: usize, statement: &Statement) -> Result<()> {
-    let limits = limits(run, migration);
+    let limits = limits(run.ctx, migration);
     let invalid_before = checks::invalid_indexes(&run.live.session).await?;
     let indexes = match &statement.effect.concurrent_index {
         Some(name) => indexes::called(&run.live.session, name).await?,
@@ -149,7 +149,7 @@ async fn outside(run: &mut Run<'_>, migration: &Migration, number: usize, statem
 
 /// Returns the transaction's id.
 async fn inside(run: &mut Run<'_>, migration: &Migration, number: usize, statement: &Statement) -> Result<u64> {
-    let limits = limits(run, migration);
+    let limits = limits(run.ctx, migration);
     let counted = run.ours.counted_before.clone();
     execute::begin(&run.live.session, &limits).await?;
     let ran = async {

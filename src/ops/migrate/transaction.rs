@@ -62,11 +62,11 @@ async fn until_committed(run: &mut Run<'_>, migrations: &[Migration], batch: i32
             Err(error) => error,
         };
         let Some(failed) = migrations.get(*reached).or(migrations.last()) else { return Err(error) };
-        if !may_retry(run, failed, &error, attempt) {
+        if !may_retry(run.ctx, failed, &error, attempt) {
             return Err(error);
         }
         attempt += 1;
-        pause(run, &error, attempt).await?;
+        pause(run.ctx, &error, attempt).await?;
     }
 }
 
@@ -78,7 +78,7 @@ async fn in_one_transaction(
 ) -> Result<()> {
     let Some(first) = migrations.first() else { return Ok(()) };
     let counted = run.ours.counted_before.clone();
-    execute::begin(&run.live.session, &limits(run, first)).await?;
+    execute::begin(&run.live.session, &limits(run.ctx, first)).await?;
     if let Err(error) = run_all(run, migrations, batch, reached).await {
         // The first failure is the one to tell. A lost connection has rolled back by itself.
         let _ = execute::rollback(&run.live.session).await;
@@ -108,7 +108,7 @@ async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reache
             });
         }
         if *reached > 0 {
-            execute::limit_transaction(&run.live.session, &limits(run, migration)).await?;
+            execute::limit_transaction(&run.live.session, &limits(run.ctx, migration)).await?;
         }
         run_one(run, migration, batch, began).await?;
         *reached += 1;
@@ -124,7 +124,7 @@ async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reache
 }
 
 /// The tables that the file's header says it touches.
-fn declared_tables(migration: &Migration) -> impl Iterator<Item = String> {
+pub(super) fn declared_tables(migration: &Migration) -> impl Iterator<Item = String> {
     migration.metadata.affected_tables.iter().map(|table| match table.contains('.') {
         true => table.clone(),
         false => format!("public.{table}"),
@@ -133,7 +133,7 @@ fn declared_tables(migration: &Migration) -> impl Iterator<Item = String> {
 
 /// One migration's statements and its row, inside the open transaction.
 async fn run_one(run: &mut Run<'_>, migration: &Migration, batch: i32, began: Instant) -> Result<()> {
-    let limits = limits(run, migration);
+    let limits = limits(run.ctx, migration);
     count_before_destroying(run, &migration.up, &migration.up.statements).await?;
     let session = &run.live.session;
     unless_cancelled(run, execute::run_in_transaction(session, &migration.up, &migration.file_name, &limits)).await?;

@@ -164,11 +164,14 @@ pub struct ApplyArgs {
     /// All pending migrations in one transaction
     #[arg(long)]
     pub atomic: bool,
+    /// Up to so many migrations beside each other, where their dependencies are declared
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "atomic")]
+    pub parallel: Option<u32>,
     /// Also run the migrations of this folder (test migrations; refused in protected environments)
     #[arg(long, value_name = "DIR")]
     pub also: Vec<PathBuf>,
     /// Run exactly what this file of `plan -o` says, or nothing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "file", "limit", "atomic", "output"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "file", "limit", "atomic", "parallel", "output"])]
     pub plan: Option<PathBuf>,
     /// With `plan` or --dry-run: write the plan to a file, to be approved and run later
     #[arg(short, long, value_name = "FILE")]

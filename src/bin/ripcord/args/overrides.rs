@@ -17,6 +17,8 @@ pub struct Overrides {
     pub wait_for_lock: Option<Duration>,
     /// `--jobs`.
     pub jobs: Option<u32>,
+    /// `--parallel`.
+    pub parallel: Option<u32>,
     /// `--writes`.
     pub writes: Option<Writes>,
     /// `--on-failure`.
@@ -42,6 +44,7 @@ impl Overrides {
                 typed.migration_timeout = args.timeout;
                 typed.wait_for_lock = args.wait;
                 typed.jobs = args.jobs;
+                typed.parallel = args.parallel;
                 typed.writes = args.writes.map(Writes::from);
                 typed.on_failure = args.on_failure.map(OnFailure::from);
                 typed.health_urls = args.health_urls.clone();

@@ -5,7 +5,7 @@ use ripcord::migration::plan::Selection;
 use ripcord::ops::apply::{self, Planned, Request};
 use ripcord::ops::plan_file::PlanFile;
 use ripcord::ops::report::Outcome;
-use ripcord::ops::{MigrationReport, RunReport};
+use ripcord::ops::{Context, MigrationReport, RunReport};
 use ripcord::{Error, Result};
 
 use crate::app::{App, Exit};
@@ -20,12 +20,15 @@ pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
     if let Some(approved) = &approved {
         approved.ask(&mut request);
     }
+    if args.atomic && app.settings().parallel > 1 {
+        app.out.note("`parallel` has no effect with `--atomic`: one transaction is one session");
+    }
     let planned = apply::plan(&ctx, &request).await?;
     if let Some(approved) = &approved {
         approved.hold(&ctx, &request, &planned)?;
     }
     if app.resolved.dry_run {
-        let exit = show(app, &planned);
+        let exit = show(app, &ctx, &request, &planned);
         if let (Some(output), Exit::DONE) = (&args.output, exit) {
             PlanFile::of(&ctx, &request, &planned).write(output)?;
             app.out.note(&format!("the plan is in `{0}`; to run it: ripcord apply --plan {0}", output.display()));
@@ -48,10 +51,12 @@ pub async fn run(app: &App, args: ApplyArgs) -> Result<Exit> {
 /// What the options ask for.
 pub fn request(app: &App, args: &ApplyArgs) -> Request {
     let settings = app.settings();
+    let parallel = if args.atomic { 1 } else { settings.parallel as usize };
     Request {
         selection: selection(app, args),
         also: args.also.clone(),
         atomic: args.atomic,
+        parallel,
         rehearse: args.rehearse,
         skip_backup: false,
         on_failure: settings.on_failure,
@@ -74,7 +79,7 @@ pub fn selection(app: &App, args: &ApplyArgs) -> Selection {
 }
 
 /// The plan: every migration with its reason, and every statement that would go to the server.
-fn show(app: &App, planned: &Planned) -> Exit {
+fn show(app: &App, ctx: &Context, request: &Request, planned: &Planned) -> Exit {
     let plan = &planned.plan;
     let wrong = planned.findings.iter().any(|finding| finding.severity == Severity::Error);
     let outcome = match (plan.errors.is_empty(), plan.pending.is_empty()) {
@@ -90,13 +95,20 @@ fn show(app: &App, planned: &Planned) -> Exit {
         app.out.warn(&ripcord::ops::check::finding_line(finding));
     }
     let mut report = RunReport::new("apply", outcome, "unchanged, this was a dry run");
-    for pending in &plan.pending {
+    let migrations: Vec<_> = plan.pending.iter().map(|pending| &pending.migration).collect();
+    let lanes = apply::lanes(ctx, request.parallel, &migrations);
+    for (at, pending) in plan.pending.iter().enumerate() {
         let migration = &pending.migration;
+        let beside = lanes.beside(at).into_iter().filter_map(|other| Some(migrations.get(other)?.file_name.clone()));
+        let beside: Vec<String> = beside.collect();
         let how = match &migration.up.no_transaction {
             None => "in one transaction".to_owned(),
             Some(why) => format!("each statement by itself: {why}"),
         };
         app.out.data(&format!("-- {} ({}), {how}", migration.file_name, pending.reason));
+        if !beside.is_empty() {
+            app.out.data(&format!("-- may run beside {}", beside.join(", ")));
+        }
         for statement in &migration.up.statements {
             app.out.data(migration.up.text(statement));
         }
@@ -108,6 +120,7 @@ fn show(app: &App, planned: &Planned) -> Exit {
             reason: pending.reason.clone(),
             duration_ms: 0,
             error: None,
+            beside,
         });
     }
     if let Some(error) = plan.errors.first() {

@@ -59,6 +59,7 @@ fn show(app: &App, undoing: &[Undoing]) -> Exit {
             reason: format!("DOWN from the {}", one.source),
             duration_ms: 0,
             error: None,
+            beside: Vec::new(),
         });
     }
     app.out.report(&report);

@@ -35,6 +35,8 @@ pub struct Section {
     pub on_changed: Option<OnChangedWord>,
     /// What stands against a migration that arrives late.
     pub out_of_order: Option<OutOfOrderWord>,
+    /// How many migrations may run beside each other.
+    pub parallel: Option<u32>,
     /// Variables that migrations may use.
     pub variables: VariablesTable,
     /// Folders with PostgreSQL's programs.

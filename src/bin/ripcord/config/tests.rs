@@ -106,7 +106,7 @@ fn the_guides_variables_have_their_guides_units() {
     assert_eq!(settings.retry.attempts, 5);
     assert_eq!(settings.on_changed, OnChanged::Warn);
     assert!(!resolved.on_changed_is_default);
-    assert_eq!(settings.backup.jobs, 4);
+    assert_eq!((settings.parallel, settings.backup.jobs), (4, 1));
     assert_eq!(resolved.limit, Some(50));
     assert_eq!(resolved.verbosity, Verbosity::Verbose);
     assert!(matches!(&settings.key, Some(KeySource::Hex { variable, .. }) if variable == "BACKUP_ENCRYPTION_KEY"));

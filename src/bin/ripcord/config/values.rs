@@ -43,6 +43,20 @@ pub fn settings(
         .path("migrations_dir", global.migrations_dir.clone(), base, |section| section.migrations_dir.clone())?;
     let layout = resolver.optional("layout", None, &[], |section| section.layout.clone())?;
     let order = resolver.value("order", None, &[], |section| section.order.clone(), Vec::new())?;
+    let parallel = resolver.value(
+        "parallel",
+        typed.parallel,
+        &[Guide {
+            name: "PARALLEL_JOBS",
+            unit: "migrations beside each other",
+            read: |text| resolver::whole_number(text).map(Some),
+        }],
+        |section| section.parallel,
+        defaults.parallel,
+    )?;
+    if !(1..=MOST_BESIDE).contains(&parallel) {
+        return Err(Error::usage(format!("`parallel` is {parallel}, and 1 to {MOST_BESIDE} is possible")));
+    }
     let store = resolver.value(
         "store",
         global.store.clone(),
@@ -155,6 +169,7 @@ pub fn settings(
             recovery_keys: Vec::new(),
             offline_keys: Vec::new(),
             pg_bin,
+            parallel,
             backup,
             retention,
             timeouts,
@@ -198,6 +213,9 @@ fn lint_settings(resolver: &mut Resolver<'_>, defaults: &Settings) -> Result<Lin
     Ok(LintSettings { levels, large_table_rows })
 }
 
+/// Each is a session at the server.
+const MOST_BESIDE: u32 = 64;
+
 /// Each has some megabytes of its own.
 const MOST_THREADS: u32 = 64;
 
@@ -219,13 +237,7 @@ fn backup_settings(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Se
     if threads > MOST_THREADS {
         return Err(Error::usage(format!("`backup.threads` is {threads}, and {MOST_THREADS} is the most")));
     }
-    let jobs = resolver.value(
-        "backup.jobs",
-        typed.jobs,
-        &[Guide { name: "PARALLEL_JOBS", unit: "jobs", read: |text| resolver::whole_number(text).map(Some) }],
-        |section| section.backup.jobs,
-        defaults.backup.jobs,
-    )?;
+    let jobs = resolver.value("backup.jobs", typed.jobs, &[], |section| section.backup.jobs, defaults.backup.jobs)?;
     Ok(BackupSettings {
         compression_level,
         threads,
