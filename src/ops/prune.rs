@@ -36,6 +36,7 @@ pub async fn execute(ctx: &Context, lineage: Lineage, plan: &[(Item, Verdict)]) 
         removed.push(item.id);
     }
     sweep_leftovers(ctx, lineage).await?;
+    ctx.faults.at("prune_done").await;
     if !removed.is_empty() {
         record_deleted(ctx, &removed).await;
     }
@@ -69,7 +70,9 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
         return Err(Error::refused(format!("backup `{id}` is the last good one"))
             .hint("take another first: ripcord backup create"));
     }
+    ctx.faults.at("delete_began").await;
     delete(ctx, lineage, id).await?;
+    ctx.faults.at("delete_done").await;
     record_deleted(ctx, &[id]).await;
     Ok(())
 }
