@@ -466,6 +466,8 @@ async fn migrations(run: &mut Run<'_>, atomic: bool) -> Result<()> {
     let batch = run.row.batch.unwrap_or(1);
     let pending = run.migrations.clone();
     if atomic {
+        // Whoever passes the fence comes no further than the locks.
+        run.strict = run.fenced.is_some();
         return migrate::up_atomically(run, &pending, batch).await;
     }
     for migration in &pending {
