@@ -177,8 +177,8 @@ impl Round<'_> {
         if came {
             self.fault(&mut running, &flag);
         }
-        let _ = std::fs::remove_file(&flag);
-        running.finish()
+        // It may come there again, and is not to be held any more.
+        running.finish_past(&flag)
     }
 
     fn fault(&self, running: &mut Running, flag: &Path) {

@@ -82,9 +82,15 @@ impl Running {
         true
     }
 
-    pub fn finish(mut self) -> Ran {
+    pub fn finish(self) -> Ran {
+        self.finish_past(Path::new(""))
+    }
+
+    /// Waits for its end, and lets it go on wherever it is held.
+    pub fn finish_past(mut self, flag: &Path) -> Ran {
         let deadline = Instant::now() + LIMIT;
         while self.lives() {
+            let _ = std::fs::remove_file(flag);
             if Instant::now() > deadline {
                 let _ = self.child.kill();
                 panic!("it does not end: {}", std::fs::read_to_string(self.output.with_extension("err")).unwrap());
