@@ -91,7 +91,9 @@ pub async fn adopt(ctx: &Context, request: &Request) -> Result<Adopted> {
     }
     let there = control::migrations(live.session.client()).await?;
     let batch = control::next_batch(live.session.client()).await?;
+    ctx.faults.at("adopt_began").await;
     let adopted = take_over(&live.session, request, &chosen, &folder, &there, batch).await?;
+    ctx.faults.at("adopt_done").await;
     live.session.close().await;
     live.guard.release().await?;
     Ok(adopted)

@@ -469,6 +469,8 @@ async fn migrations(run: &mut Run<'_>, request: &Request) -> Result<()> {
     let batch = run.row.batch.unwrap_or(1);
     let pending = run.migrations.clone();
     if request.atomic {
+        // Whoever passes the fence comes no further than the locks.
+        run.strict = run.fenced.is_some();
         return migrate::up_atomically(run, &pending, batch).await;
     }
     let lanes = lanes(run.ctx, request.parallel, &pending.iter().collect::<Vec<_>>());

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::control;
 use crate::error::{Error, Result};
 use crate::ids::{BackupId, Lineage};
+use crate::postgres::Session;
 use crate::retention::{self, Verdict};
 
 /// A backup without a manifest that is younger than this may still be being written.
@@ -29,16 +30,17 @@ pub async fn plan(ctx: &Context, lineage: Lineage) -> Result<Vec<(Item, Verdict)
 /// cut short itself. Returns what was removed.
 pub async fn execute(ctx: &Context, lineage: Lineage, plan: &[(Item, Verdict)]) -> Result<Vec<BackupId>> {
     let mut removed = Vec::new();
-    for (item, verdict) in plan.iter().filter(|(_, verdict)| !verdict.keep) {
+    let mut going = plan.iter().filter(|(_, verdict)| !verdict.keep).peekable();
+    let history = if going.peek().is_some() { history(ctx).await } else { None };
+    for (item, verdict) in going {
+        record_deleted(ctx, history.as_ref(), item.id).await;
         ctx.faults.at("prune_delete").await;
         delete(ctx, lineage, item.id).await?;
         ctx.progress.note(format!("removed backup `{}`: {}", item.id, verdict.reasons.join(", ")));
         removed.push(item.id);
     }
     sweep_leftovers(ctx, lineage).await?;
-    if !removed.is_empty() {
-        record_deleted(ctx, &removed).await;
-    }
+    ctx.faults.at("prune_done").await;
     Ok(removed)
 }
 
@@ -54,7 +56,7 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
     let items = catalog::list(ctx, lineage, &[], &needed).await?;
     let Some(item) = items.iter().find(|item| item.id == id) else {
         // Not in the store: what is left is to say so in the history.
-        record_deleted(ctx, &[id]).await;
+        record_deleted(ctx, history(ctx).await.as_ref(), id).await;
         return Ok(());
     };
     if let Some(run) = needed.get(&id) {
@@ -69,8 +71,10 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
         return Err(Error::refused(format!("backup `{id}` is the last good one"))
             .hint("take another first: ripcord backup create"));
     }
+    record_deleted(ctx, history(ctx).await.as_ref(), id).await;
+    ctx.faults.at("delete_began").await;
     delete(ctx, lineage, id).await?;
-    record_deleted(ctx, &[id]).await;
+    ctx.faults.at("delete_done").await;
     Ok(())
 }
 
@@ -101,21 +105,29 @@ async fn sweep_leftovers(ctx: &Context, lineage: Lineage) -> Result<()> {
     Ok(())
 }
 
-/// The history says `deleted` as well, where the database can be reached; the store is what counts.
-async fn record_deleted(ctx: &Context, removed: &[BackupId]) {
-    let recorded = async {
+/// A session for the history, where the database can be reached; the store is what counts.
+async fn history(ctx: &Context) -> Option<Session> {
+    let opened = async {
         let session = ctx.connect("prune").await?;
-        if super::context::lineage_of(&session).await?.is_none() {
-            return Ok::<(), Error>(());
+        Ok::<_, Error>(super::context::lineage_of(&session).await?.map(|_| session))
+    };
+    opened.await.unwrap_or_else(|error| {
+        ctx.progress.warn(format!("the removal cannot be recorded in the database: {error}"));
+        None
+    })
+}
+
+/// The history says `deleted` before the store loses it: as long as the store has it, it is a backup whatever the
+/// history says, and one that is gone without a word would be taken for lost.
+async fn record_deleted(ctx: &Context, history: Option<&Session>, id: BackupId) {
+    let Some(session) = history else { return };
+    let recorded = async {
+        for mut row in control::backups(session.client()).await?.into_iter().filter(|row| row.id == id) {
+            row.status = "deleted".to_owned();
+            row.deleted_at = Some(clock::now());
+            control::put_backup(session.client(), &row).await?;
         }
-        for mut row in control::backups(session.client()).await? {
-            if removed.contains(&row.id) {
-                row.status = "deleted".to_owned();
-                row.deleted_at = Some(clock::now());
-                control::put_backup(session.client(), &row).await?;
-            }
-        }
-        Ok(())
+        Ok::<(), Error>(())
     };
     if let Err(error) = recorded.await {
         ctx.progress.warn(format!("the removal could not be recorded in the database: {error}"));

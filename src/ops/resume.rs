@@ -350,6 +350,7 @@ async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &In
         resumptions: BTreeMap::new(),
         approver: None,
         heartbeat: None,
+        strict: false,
         unrecorded: None,
     })
 }

@@ -51,6 +51,8 @@ pub struct Run<'a> {
     pub resumptions: BTreeMap<String, Resumption>,
     /// Who approved it.
     pub approver: Option<String>,
+    /// Whether every table is locked against writers before the first statement of a transaction: the strict fence.
+    pub strict: bool,
     /// A failed attempt that could not be written down while the server was gone.
     pub unrecorded: Option<MigrationRow>,
 }
@@ -146,6 +148,7 @@ impl<'a> Run<'a> {
             resumptions: BTreeMap::new(),
             approver: None,
             heartbeat: None,
+            strict: false,
             unrecorded: None,
         };
         run.show_lock(command).await?;

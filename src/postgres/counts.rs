@@ -119,7 +119,7 @@ const TOUCHED: &str = "SELECT DISTINCT n.nspname OPERATOR(pg_catalog.||) '.' OPE
                  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
                 WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
                   AND l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted
-                  AND l.mode OPERATOR(pg_catalog.<>) ALL (ARRAY['AccessShareLock', 'RowShareLock'])
+                  AND l.mode OPERATOR(pg_catalog.<>) ALL (ARRAY['AccessShareLock', 'RowShareLock', 'ExclusiveLock'])
                   AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p']::pg_catalog.\"char\"[])
                   AND n.nspname OPERATOR(pg_catalog.<>)
                       ALL (ARRAY['pg_catalog', 'information_schema', 'ripcord']::pg_catalog.name[])

@@ -62,6 +62,33 @@ async fn reset(maintenance: &Session, database: &str, previous: Option<&str>) ->
         .map_err(|error| error.context(format!("the fence around database `{database}` could not be taken away")))
 }
 
+/// Locks every table against writers for the rest of the open transaction; readers and `pg_dump` go on.
+/// The wait for each is the transaction's own `lock_timeout`.
+///
+/// # Errors
+/// When a lock is not to be had in time, or the role may not lock a table (PostgreSQL's documentation, LOCK).
+pub async fn lock_all(session: &Session) -> Result<()> {
+    // Parents before their children, as everyone who writes through them locks.
+    // language=SQL
+    let sql = "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text \
+               FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' \
+                 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'ripcord') \
+               ORDER BY c.relkind = 'r', c.oid";
+    let rows = session.client().query(sql, &[]).await.map_err(|error| session::explain(&error))?;
+    let mut names = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (schema, table): (String, String) = (get(row, 0)?, get(row, 1)?);
+        names.push(format!("{}.{}", quote::ident(&schema), quote::ident(&table)));
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    // language=SQL
+    let lock = format!("LOCK TABLE {} IN EXCLUSIVE MODE", names.join(", "));
+    session.batch(&lock).await.map_err(|error| error.context("the tables could not be locked against writers"))
+}
+
 async fn end_present(maintenance: &Session, database: &str, limit: Duration) -> Result<()> {
     let Some(found) = databases::find(maintenance, database).await? else {
         return Err(Error::failed(format!("database `{database}` does not exist")));

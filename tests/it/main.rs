@@ -35,6 +35,7 @@ mod status;
 mod support;
 mod swap;
 mod tables;
+mod torture;
 mod upkeep;
 mod validate;
 

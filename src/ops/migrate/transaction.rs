@@ -5,12 +5,13 @@ use std::time::Instant;
 use super::destroying::count_before_destroying;
 use super::{applied_row, limits, may_retry, pause, record_failure, unless_cancelled};
 use crate::control;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::Step;
 use crate::migration::Migration;
 use crate::ops::beside::millis;
+use crate::ops::losses;
 use crate::ops::run::Run;
-use crate::postgres::{counts, execute};
+use crate::postgres::{counts, execute, writes};
 use crate::progress::Event;
 
 /// One migration in a transaction of its own.
@@ -94,6 +95,9 @@ async fn in_one_transaction(
 
 /// Everything up to the COMMIT.
 async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reached: &mut usize) -> Result<()> {
+    if run.strict {
+        keep_writers_off(run).await?;
+    }
     // Alone, it is told by the caller, once however often it is tried.
     let several = migrations.len() > 1;
     for migration in migrations {
@@ -121,6 +125,21 @@ async fn run_all(run: &mut Run<'_>, migrations: &[Migration], batch: i32, reache
         }
     }
     Ok(())
+}
+
+/// The strict fence: no table can be written to until the transaction is over, and what somebody wrote between the
+/// backup and here, past the fence, stops the run while nothing is changed. Reading goes on.
+async fn keep_writers_off(run: &Run<'_>) -> Result<()> {
+    writes::lock_all(&run.live.session).await?;
+    let Some(backup) = &run.backup else { return Ok(()) };
+    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    if counted.total() == 0 && counted.unknowable.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed("somebody passed the fence: after the backup others wrote, and a restore would lose it")
+        .because(losses::describe(&counted))
+        .because("a client that asks for READ WRITE, or whose role or session sets it, is not held by the fence")
+        .hint("stop that client, then: ripcord apply --atomic --writes fence"))
 }
 
 /// The tables that the file's header says it touches.

@@ -261,3 +261,42 @@ fn a_loss_that_was_accepted_beforehand_is_told() {
     tells(&ran, "restored from backup", "ripcord apply");
     assert_eq!(db.sql("select note from orders where id = 7"), "order 7");
 }
+
+#[test]
+fn the_strict_fence_lets_no_write_stand_between_the_backup_and_the_commit() {
+    let db = Cluster::shared().database();
+    let project = busy(&db);
+    let before = db.schema();
+    project.migration("002_destroy.sql", "ALTER TABLE events DROP COLUMN extra;", "SELECT 1;").migration(
+        "003_more.sql",
+        "CREATE TABLE more (id int);",
+        "DROP TABLE more;",
+    );
+    let arguments = ["--json", "apply", "--atomic", "--writes", "fence"];
+    let past_the_fence = |n: u32| {
+        let sql = format!("set lock_timeout = '300ms'; begin read write; insert into events (n) values ({n}); commit");
+        db.cluster.try_sql(&db.name, &sql)
+    };
+
+    // Past the fence, after the backup: the run stops while nothing is changed.
+    let point = project.path().join("point");
+    let mut running = Running::with_faults(&project, &arguments, &format!("apply_backed_up=wait:{}", point.display()));
+    running.until("the backup", || point.exists());
+    past_the_fence(1).unwrap();
+    std::fs::remove_file(&point).unwrap();
+    let ran = running.finish().expect_code(1);
+    assert_eq!(ran.result()["outcome"], "unchanged", "{ran:#?}");
+    assert!(ran.result()["error"].as_str().unwrap().contains("1 rows in public.events"), "{ran:#?}");
+    tells(&ran, "unchanged", "ripcord apply --atomic --writes fence");
+    assert_eq!((db.schema(), db.sql("select n from events")), (before, "1".to_owned()));
+
+    // Past the fence, while the migrations run: it waits, whoever only reads does not.
+    let mut running = Running::with_faults(&project, &arguments, &format!("up_before_commit=wait:{}", point.display()));
+    running.until("the migrations", || point.exists());
+    let refused = db.cluster.try_sql(&db.name, "set lock_timeout = '300ms'; begin read write; delete from orders");
+    assert!(refused.unwrap_err().contains("lock timeout"));
+    assert_eq!(db.sql("select count(*) from orders"), "100");
+    std::fs::remove_file(&point).unwrap();
+    running.finish().expect_code(0);
+    past_the_fence(2).unwrap();
+}

@@ -13,7 +13,7 @@ pub struct Project {
 }
 
 /// What a run of the binary gave.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ran {
     pub code: i32,
     pub stdout: String,

@@ -169,6 +169,18 @@ impl Cluster {
         Db { cluster: self, name: name.to_owned() }
     }
 
+    /// A copy of another database, which nobody is connected to.
+    pub fn database_like(&self, name: &str, template: &str, owner: &str) -> Db<'_> {
+        let sql = format!("create database {} template {} owner {}", quote(name), quote(template), quote(owner));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A session that has just been closed may be there for another moment.
+        while let Err(error) = self.try_sql("postgres", &sql) {
+            assert!(error.contains("being accessed") && Instant::now() < deadline, "{error}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Db { cluster: self, name: name.to_owned() }
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
@@ -211,7 +223,17 @@ impl Cluster {
         }
     }
 
-    /// Starts the server again after [`crash`](Self::crash).
+    /// `pg_ctl stop -m immediate`: the server ends without a checkpoint.
+    pub fn stop_immediately(&self) {
+        let stopped = run_as(unprivileged_user(), &self.bin.join("pg_ctl"))
+            .args(["stop", "-s", "-m", "immediate", "-w", "-t", "60", "-D"])
+            .arg(self.folder.join("data"))
+            .output()
+            .expect("pg_ctl starts");
+        assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    }
+
+    /// Starts the server again after [`crash`](Self::crash) or [`stop_immediately`](Self::stop_immediately).
     pub fn restart(&self) {
         let _ = std::fs::remove_file(self.folder.join("data/postmaster.pid"));
         let log = std::fs::OpenOptions::new().append(true).open(self.folder.join("log")).unwrap();
