@@ -9,7 +9,8 @@ use super::super::split::fold;
 use super::super::{Metadata, Migration, Remark, Script, Version};
 use super::comments::{comment_lines, directives};
 use super::drizzle::Journal;
-use super::layouts::{ALL, Cut, Layout, Page};
+use super::folders;
+use super::layouts::{ALL, Cut, Layout, Page, whole};
 use super::names::{Named, stem};
 use crate::error::{Error, Result};
 
@@ -55,7 +56,8 @@ impl Half {
         if let Some(at) = text.find('\0') {
             return Err(Error::failed(format!("`{shown}` has a NUL at byte {at}, which PostgreSQL cannot take")));
         }
-        let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // Of a migration that is a folder, the folder's name tells it apart.
+        let file_name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
         Ok(Half { path, file_name, text })
     }
 }
@@ -127,6 +129,14 @@ impl SqlFile {
             }
             down = Some(self.down_file(file, &mut metadata)?);
         }
+        if page.is_folder()
+            && let Some(line) = folders::asks_alone(&self.path)
+        {
+            let reason = format!("line {line} of its metadata.toml asks for it");
+            for script in [Some(&mut up), down.as_mut()].into_iter().flatten() {
+                script.no_transaction.get_or_insert(reason.clone());
+            }
+        }
         if let Some(blank) = down.as_ref().filter(|down| down.is_empty()) {
             metadata.remarks.push(Remark {
                 rule: "missing-down",
@@ -155,8 +165,7 @@ impl SqlFile {
         let mut own = Metadata::default();
         let asked = directives(&comments, &file.file_name, &mut own)?;
         metadata.allow.append(&mut own.allow);
-        let whole = Cut { start: 0, end: file.text.len(), first_line: 1 };
-        let mut script = cut(file, whole, None, metadata)?;
+        let mut script = cut(file, whole(&file.text), None, metadata)?;
         if let Some(line) = asked.no_transaction.first() {
             let reason = format!("`-- ripcord: no-transaction` in line {line}");
             script.no_transaction.get_or_insert(reason);
@@ -212,7 +221,11 @@ fn cut(file: &Half, cut: Cut, breakpoint: Option<&str>, metadata: &mut Metadata)
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let broken = breakpoint.map(|breakpoint| break_at(text, breakpoint));
     let text = broken.as_deref().unwrap_or(text);
-    let script = Script::parse(text, &file.file_name, cut.first_line)?;
+    let mut script = Script::parse(text, &file.file_name, cut.first_line)?;
+    if let Some(line) = cut.alone {
+        script.no_transaction.get_or_insert(format!("line {line} asks for it"));
+        return Ok(script);
+    }
     let Some(unwrapped) = unwrap_transaction(&script) else {
         return Ok(script);
     };
