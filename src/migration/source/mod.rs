@@ -163,6 +163,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         }
     }
     migrations.sort_by(|one, other| one.place().cmp(&other.place()));
+    number_twice(&mut migrations);
     if migrations.is_empty() {
         reading.misnamed.extend(subfolders_with_sql(folder, &mut reading.skipped));
     }
@@ -175,6 +176,17 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         skipped: reading.skipped,
         misnamed: reading.misnamed,
     })
+}
+
+/// Drizzle's journal may name several files of one number, from branches that met. The first in its order keeps the
+/// number; the others are told by their whole names.
+fn number_twice(migrations: &mut [Migration]) {
+    let mut seen: BTreeSet<Version> = BTreeSet::new();
+    for migration in migrations.iter_mut().filter(|migration| migration.rank.is_some()) {
+        if !seen.insert(migration.version.clone()) {
+            migration.version = Version(names::stem(&migration.file_name).unwrap_or_default().to_owned());
+        }
+    }
 }
 
 /// The texts of a folder's migrations by file name, as far as they can be read.

@@ -142,3 +142,19 @@ fn folders_whose_order_stands_elsewhere_are_told() {
     assert!(sqitch.fails().contains("Sqitch's"));
     assert!(read(&sqitch.0.path().join("deploy"), None).is_err());
 }
+
+#[test]
+fn a_journal_may_name_a_number_twice() {
+    let journal = r#"{"dialect": "postgresql", "entries": [{"tag": "0000_a", "when": 1}, {"tag": "0001_c", "when": 2},
+        {"tag": "0001_b", "when": 3}]}"#;
+    let folder = dir(&[
+        ("meta/_journal.json", journal),
+        ("0000_a.sql", "select 1;"),
+        ("0001_b.sql", "select 1;"),
+        ("0001_c.sql", "select 1;"),
+    ])
+    .read();
+    let found: Vec<(&str, String)> = folder.migrations.iter().map(|one| (one.version.as_str(), one.label())).collect();
+    let expected = [("0000", "0000_a"), ("0001", "0001_c"), ("0001_b", "0001_b")];
+    assert_eq!(found, expected.map(|(version, label)| (version, label.to_owned())));
+}
