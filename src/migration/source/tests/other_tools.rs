@@ -158,3 +158,37 @@ fn a_journal_may_name_a_number_twice() {
     let expected = [("0000", "0000_a"), ("0001", "0001_c"), ("0001_b", "0001_b")];
     assert_eq!(found, expected.map(|(version, label)| (version, label.to_owned())));
 }
+
+#[test]
+fn transactions_in_a_file_join_ours_or_part_the_statements() {
+    let read = |text: &str| dir(&[("0001_a.sql", text)]).read().migrations.remove(0).up;
+    let run = |text: &str| {
+        let up = read(text);
+        let texts: Vec<String> = up.statements.iter().map(|one| up.text(one).to_owned()).collect();
+        (texts.join(" "), up.no_transaction)
+    };
+    for joined in [
+        "begin; select 1; commit;\nselect 2;",
+        "select 1;\nBEGIN TRANSACTION;\nselect 2;\nEND",
+        "begin; select 1; commit; start transaction; select 2; commit work;",
+    ] {
+        assert_eq!(run(joined), ("select 1; select 2;".to_owned(), None), "{joined}");
+    }
+    let parted = "select 1;\nCOMMIT;\ncreate index concurrently i on t (a);\nBEGIN;\nselect 2;";
+    let (texts, why) = run(parted);
+    assert_eq!(texts, "select 1; create index concurrently i on t (a); select 2;");
+    assert_eq!(why.as_deref(), Some("`create index concurrently i on t …` in line 3 cannot run inside a transaction"));
+    assert_eq!(run("select 1;\ncommit;\nselect 2;").1.as_deref(), Some("line 2 ends the transaction that it was in"));
+    let up = read(parted);
+    assert_eq!(up.line(&up.statements[2]), 5);
+    for kept in [
+        "begin; select 1;",
+        "begin; begin; select 1; commit; commit;",
+        "begin; select 1; rollback;",
+        "begin; vacuum; commit;",
+        "set local lock_timeout = 0;\ncommit;\ncreate index concurrently i on t (a);\nbegin;",
+        "begin isolation level serializable; select 1; commit;",
+    ] {
+        assert!(read(kept).statements.iter().any(|one| one.effect.controls_transaction), "{kept}");
+    }
+}
