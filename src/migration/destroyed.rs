@@ -35,6 +35,50 @@ pub fn destroyed_tables(statement: &str) -> Vec<String> {
     tables
 }
 
+/// The names, without schema and quotes, of all that a statement can destroy, when its text tells that: it works on
+/// tables that it names, and on nothing that hangs on them.
+pub fn destroys_only(statement: &str) -> Option<Vec<String>> {
+    let tokens: Vec<Token> = Lexer::new(statement).collect::<Result<_, _>>().ok()?;
+    let tokens: Vec<Token> = tokens.into_iter().filter(Token::is_significant).collect();
+    let words = Words { sql: statement, tokens: &tokens };
+    let begins = [&["drop", "table"][..], &["alter", "table"], &["truncate"], &["delete", "from"], &["update"]];
+    let plain = begins.iter().any(|begin| words.are(0, begin));
+    let cascades = (0..tokens.len()).any(|at| words.are(at, &["cascade"]));
+    let names = destroyed_tables(statement);
+    (plain && !cascades && !names.is_empty()).then(|| names.iter().map(|name| bare(name)).collect())
+}
+
+/// `shop."Order Lines"` → `Order Lines`.
+fn bare(name: &str) -> String {
+    match name.strip_suffix('"') {
+        Some(quoted) => {
+            let begin = quoted.replace("\"\"", "  ").rfind('"').map_or(0, |at| at + 1);
+            quoted.get(begin..).unwrap_or_default().replace("\"\"", "\"")
+        }
+        None => name.rsplit('.').next().unwrap_or_default().to_lowercase(),
+    }
+}
+
+/// The names that tables are given by RENAME TO, in bodies of functions too. `None`: a table may also get a name or
+/// a schema that the text does not tell.
+pub fn renamed_to(sql: &str) -> Option<Vec<String>> {
+    let lower = sql.to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    let mut names = Vec::new();
+    for (at, pair) in words.windows(2).enumerate() {
+        match pair {
+            ["set", schema] if schema.starts_with("schema") => return None,
+            ["rename", "to"] => {
+                let name = words.get(at + 2)?.trim_matches(['"', '\'', ';', ')']);
+                let told = !name.is_empty() && name.chars().all(|one| one.is_alphanumeric() || one == '_');
+                names.push(told.then(|| name.to_owned())?);
+            }
+            _ => {}
+        }
+    }
+    Some(names)
+}
+
 /// The schemas that a statement drops, with whatever is in them, as written.
 pub fn destroyed_schemas(statement: &str) -> Vec<String> {
     let Ok(tokens) = Lexer::new(statement).collect::<Result<Vec<Token>, _>>() else { return Vec::new() };
@@ -102,7 +146,7 @@ impl Words<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{destroyed_schemas, destroyed_tables};
+    use super::{destroyed_schemas, destroyed_tables, destroys_only, renamed_to};
 
     #[test]
     fn names_are_found_where_the_statement_destroys() {
@@ -120,6 +164,24 @@ mod tests {
         ] {
             assert_eq!(destroyed_tables(statement), expected, "{statement}");
         }
+    }
+
+    #[test]
+    fn what_hangs_on_a_table_is_not_told_by_its_name() {
+        let only = |statement| destroys_only(statement).map(|names| names.join(" "));
+        assert_eq!(only("drop table if exists A, shop.\"B \"\"c\"").as_deref(), Some("a B \"c"));
+        assert_eq!(only("alter table a drop b").as_deref(), Some("a"));
+        for statement in ["drop table a cascade", "do $$ begin delete from a; end $$", "drop schema s", "drop type t"] {
+            assert_eq!(only(statement), None, "{statement}");
+        }
+    }
+
+    #[test]
+    fn new_names_are_told_or_nothing_is() {
+        assert_eq!(renamed_to("alter table a RENAME\n TO \"b\"; select 1").unwrap(), ["b"]);
+        assert_eq!(renamed_to("select 'alter table a rename to b'").unwrap(), ["b"]);
+        assert!(renamed_to("execute format('alter table a rename to %I', x)").is_none());
+        assert!(renamed_to("alter table a set schema s").is_none());
     }
 
     #[test]

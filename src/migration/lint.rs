@@ -81,6 +81,7 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
         findings
     };
     let mut findings = each(migrations, of_one).concat();
+    without_downs(migrations, &mut findings);
     duplicates(migrations, &mut findings);
     gaps(migrations, &mut findings);
     findings
@@ -255,6 +256,26 @@ impl Found<'_> {
             }
         }
     }
+}
+
+/// Where no file of several has a DOWN, that is how the folder is: told once.
+fn without_downs(migrations: &[Migration], findings: &mut Vec<Finding>) {
+    let (many, any) =
+        (findings.iter().filter(|one| one.rule == "missing-down").count(), |one: &Migration| one.down.is_some());
+    if many < 4 || migrations.iter().any(any) {
+        return;
+    }
+    let mut first = true;
+    findings.retain_mut(|finding| {
+        if finding.rule != "missing-down" || finding.severity != Severity::Warning {
+            return true;
+        }
+        let kept = std::mem::take(&mut first);
+        finding.message = format!(
+            "neither it nor any of the {many} has a DOWN: a failed run can only be undone by restoring the backup"
+        );
+        kept
+    });
 }
 
 /// What the parser says against a statement: its first complaint, since those after it follow from it.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use additive::{additive_run, additive_run_knowing, destroys, runs_queries};
 pub use batch::Batch;
-pub use destroyed::{destroyed_schemas, destroyed_tables};
+pub use destroyed::{destroyed_schemas, destroyed_tables, destroys_only, renamed_to};
 pub use variables::Variables;
 pub use version::Version;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use chrono::SecondsFormat;
 
-use super::source::names::{Named, Side, Style, parse, stem};
-use super::source::{has_journal, layout_name, read_texts};
+use super::source::names::{Named, Side, Style, parse};
+use super::source::{has_journal, layout_name, read_texts, version_name};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -39,7 +39,8 @@ pub fn create(folder: &Path, layout: Option<&str>, new: &NewMigration, now: Time
         .map_err(|cause| Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause))?;
     // Read by name and content, but not cut into statements: one broken file must not stop the next.
     let there = Existing::look(folder, layout)?;
-    let stem = format!("{}_{name}", there.next_version(now)?);
+    let version = there.next_version(now)?;
+    let stem = if there.form == Form::Versioned { format!("V{version}__{name}") } else { format!("{version}_{name}") };
     let up = up_placeholder(&new.kind);
     let down = "-- TODO: add what undoes it here";
     let description = one_line(new.description.as_deref().unwrap_or(&new.name));
@@ -83,7 +84,18 @@ pub fn create(folder: &Path, layout: Option<&str>, new: &NewMigration, now: Time
             let text = format!("-- {name}.sql\n-- {description}\nBEGIN;\n\n{up}\n\nCOMMIT;\n");
             vec![(format!("{name}.sql"), text)]
         }
-        Form::Plain => {
+        Form::Marks(up_mark, down_mark) => {
+            let text = format!("-- {description}\n\n{up_mark}\n{up}\n\n{down_mark}\n{down}\n");
+            vec![(format!("{stem}.sql"), text)]
+        }
+        Form::Folder { paired: true } => vec![
+            (format!("{stem}/up.sql"), format!("-- {description}\n\n{up}\n")),
+            (format!("{stem}/down.sql"), format!("{down}\n")),
+        ],
+        Form::Folder { paired: false } => {
+            vec![(format!("{stem}/migration.sql"), format!("-- {description}\n\n{up}\n"))]
+        }
+        Form::Plain | Form::Versioned => {
             let text = format!("-- {description}\n-- Author: {}\n\n{up}\n", one_line(&new.author));
             vec![(format!("{stem}.sql"), text)]
         }
@@ -97,9 +109,19 @@ enum Form {
     Metadata,
     Markers,
     Banners,
-    Pair { marked: bool },
+    Pair {
+        marked: bool,
+    },
     Dated,
     OwnTransaction,
+    /// Another tool's, above UP and above DOWN.
+    Marks(&'static str, &'static str),
+    /// A folder, with `up.sql` and `down.sql` or with `migration.sql`.
+    Folder {
+        paired: bool,
+    },
+    /// `V1__name`.
+    Versioned,
     Plain,
 }
 
@@ -114,8 +136,7 @@ impl Existing {
         let texts = read_texts(folder)?;
         let names: Vec<Named> = texts
             .iter()
-            .filter_map(|(file, _)| stem(file))
-            .map(parse)
+            .filter_map(|(file, _)| Some(parse(&version_name(file)?)))
             .filter(|named| named.style != Style::None)
             .collect();
         let says_metadata = |text: &String| text.to_ascii_lowercase().contains("@metadata");
@@ -137,6 +158,12 @@ impl Existing {
             "dated" => Form::Dated,
             "numbered" if has_downs || marked => Form::Pair { marked },
             "numbered" | "plain" => Form::Plain,
+            "dbmate" => Form::Marks("-- migrate:up", "-- migrate:down"),
+            "goose" => Form::Marks("-- +goose Up", "-- +goose Down"),
+            "sql-migrate" => Form::Marks("-- +migrate Up", "-- +migrate Down"),
+            "node-pg-migrate" => Form::Marks("-- Up Migration", "-- Down Migration"),
+            "folders" => Form::Folder { paired: texts.iter().any(|(file, _)| file.ends_with("/up.sql")) },
+            "flyway" => Form::Versioned,
             _ => return Err(Error::usage(format!("no layout is called `{layout}`"))),
         };
         Ok(Existing { form, names })
@@ -218,6 +245,9 @@ fn one_line(text: &str) -> String {
 
 fn write_new(path: &Path, text: &str) -> Result<PathBuf> {
     let cannot = |cause| Error::failed(format!("cannot write `{}`", path.display())).because(cause);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(cannot)?;
+    }
     let mut file = std::fs::File::create_new(path).map_err(cannot)?;
     file.write_all(text.as_bytes()).map_err(cannot)?;
     Ok(path.to_owned())
@@ -232,7 +262,9 @@ mod tests {
     fn make(files: &[(&str, &str)], layout: Option<&str>, name: &str) -> (tempfile::TempDir, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            std::fs::write(dir.path().join(name), text).unwrap();
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         }
         let new = NewMigration {
             name: name.to_owned(),
@@ -282,6 +314,13 @@ mod tests {
             (vec![("2025-01-01_a.sql", plain)], None, "dated", 1),
             (vec![("a.sql", "begin;\nselect 1;\ncommit;\n")], None, "transaction", 1),
             (vec![("20250101000000_a.sql", plain)], None, "plain", 1),
+            (vec![("1_a.sql", "-- migrate:up\nselect 1;")], None, "dbmate", 1),
+            (vec![("1_a.sql", "-- +goose Up\nselect 1;")], None, "goose", 1),
+            (vec![("1_a.sql", "-- +migrate Up\nselect 1;")], None, "sql-migrate", 1),
+            (vec![("1_a.sql", "-- Up Migration\nselect 1;")], None, "node-pg-migrate", 1),
+            (vec![("2025-01-01-000000_a/up.sql", plain)], None, "folders", 2),
+            (vec![("20250101000000_a/migration.sql", plain)], None, "folders", 1),
+            (vec![("V9__a.sql", plain)], None, "flyway", 1),
         ] {
             let before = files.iter().filter(|(name, _)| !name.contains("down")).count();
             let (dir, names) = make(&files, layout, "new one");

@@ -181,6 +181,7 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
         return RunReport { outcome: Outcome::Invalid, exit_code: 1, ..RunReport::untouched("apply", error.clone()) };
     }
     if planned.plan.pending.is_empty() {
+        tell_left_out(ctx, &planned.folder);
         if let Err(error) = resume::refuse_after_crash(ctx).await
             && error.kind() == Kind::Refused
         {
@@ -217,6 +218,13 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
     }
 }
 
+/// What nobody left out on purpose is told, whether something else is pending or not.
+fn tell_left_out(ctx: &Context, folder: &Folder) {
+    for (path, why) in folder.skipped.iter().filter(|(path, _)| folder.misnamed.contains(path)) {
+        ctx.progress.warn(format!("`{}` is left out: {why}", path.display()));
+    }
+}
+
 fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
     let of = |severity| planned.findings.iter().filter(move |finding| finding.severity == severity);
     if of(Severity::Error).next().is_some() {
@@ -232,9 +240,7 @@ fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
     for note in &planned.plan.notes {
         ctx.progress.note(note.clone());
     }
-    for (path, why) in planned.folder.skipped.iter().filter(|(path, _)| planned.folder.misnamed.contains(path)) {
-        ctx.progress.warn(format!("`{}` is left out: {why}", path.display()));
-    }
+    tell_left_out(ctx, &planned.folder);
     let transactional = planned.plan.pending.iter().all(|pending| pending.migration.up.no_transaction.is_none());
     if request.atomic && !transactional {
         return Err(Error::usage("`--atomic` cannot hold a migration that runs outside a transaction")

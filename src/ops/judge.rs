@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::migration::lint::rules::{self, Group};
 use crate::migration::lint::{self, Finding, Policy, Severity};
 use crate::migration::source::Folder;
-use crate::migration::{Migration, Version};
+use crate::migration::{self, Migration, Version};
 use crate::postgres::Session;
 use crate::postgres::checks::{self, TableSize};
 
@@ -60,6 +60,7 @@ pub async fn weigh(
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     doubt_syntax(session, migrations, findings).await?;
+    spare_new_tables(session, migrations, findings).await?;
     let swept = lint::sweeps(migrations, policy);
     let mut names: Vec<String> = findings.iter().chain(&swept).filter_map(|finding| finding.table.clone()).collect();
     names.sort();
@@ -73,6 +74,34 @@ pub async fn weigh(
         if let Some(size) = size.filter(|size| size.rows >= large_rows) {
             finding.message.push_str(&format!(", which has {}", describe(size)));
             findings.push(finding);
+        }
+    }
+    Ok(())
+}
+
+/// What destroys only in tables that are not there destroys nothing that is there: a note. A table that the same
+/// run gives such a name by renaming is there.
+async fn spare_new_tables(session: &Session, migrations: &[Migration], findings: &mut [Finding]) -> Result<()> {
+    let renamed = migrations.iter().map(|one| migration::renamed_to(&one.up.sql)).collect::<Option<Vec<_>>>();
+    let Some(renamed) = renamed else { return Ok(()) };
+    let mut found: Vec<(&mut Finding, Vec<String>)> = Vec::new();
+    for finding in findings.iter_mut().filter(|one| matches!(one.rule, "destructive" | "destructive-without-down")) {
+        let named = migrations.iter().filter(|one| one.path == finding.file).find_map(|one| {
+            let place = (finding.line?, finding.column?);
+            let statement = one.up.statements.iter().find(|statement| one.up.position(statement.start) == place)?;
+            migration::destroys_only(one.up.text(statement))
+        });
+        found.extend(named.map(|names| (finding, names)));
+    }
+    let mut names: Vec<String> = found.iter().flat_map(|(_, names)| names.clone()).collect();
+    names.sort();
+    names.dedup();
+    let mut there = checks::relations_called(session, &names).await?;
+    there.extend(renamed.into_iter().flatten());
+    for (finding, names) in found {
+        if !names.iter().any(|name| there.contains(name)) {
+            finding.severity = Severity::Note;
+            finding.message.push_str("; the table is not there yet");
         }
     }
     Ok(())

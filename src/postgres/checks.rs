@@ -1,6 +1,6 @@
 //! Looking at the catalog before and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
@@ -39,7 +39,10 @@ pub async fn table_sizes(session: &Session, names: &[String]) -> Result<BTreeMap
     // language=SQL
     const SIZES: &str = "
         WITH wanted AS (
-            SELECT n.name, coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name)) AS oid
+            SELECT n.name, CASE pg_catalog.cardinality(pg_catalog.parse_ident(n.name))
+                WHEN 1 THEN coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name))
+                -- With three parts the server looks for another database, and fails.
+                WHEN 2 THEN pg_catalog.to_regclass(n.name) END AS oid
             FROM (VALUES $NAMES) AS n(name)
         ), part AS (
             SELECT w.name, w.oid FROM wanted w WHERE w.oid IS NOT NULL
@@ -64,6 +67,20 @@ pub async fn table_sizes(session: &Session, names: &[String]) -> Result<BTreeMap
         sizes.insert(name, TableSize { rows: number(), bytes: number() });
     }
     Ok(sizes)
+}
+
+/// Those of the names that a relation has, in whatever schema.
+pub async fn relations_called(session: &Session, names: &[String]) -> Result<BTreeSet<String>> {
+    if names.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let names: Vec<String> = names.iter().map(|name| quote::literal(name)).collect();
+    // language=SQL
+    let query = format!(
+        "SELECT DISTINCT relname::pg_catalog.text FROM pg_catalog.pg_class WHERE relname IN ({})",
+        names.join(", ")
+    );
+    Ok(session.rows(&query).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
 /// Foreign keys whose columns no valid index begins with: table, constraint, columns. Ripcord's schema and the

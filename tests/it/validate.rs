@@ -60,6 +60,30 @@ fn a_lock_counts_where_the_table_is_large() {
     assert_eq!(db.schema(), before);
 }
 
+/// A folder that is years old, run on a new database: what it drops and makes anew on its way was never there.
+#[test]
+fn what_a_run_destroys_of_its_own_is_no_loss() {
+    let db = Cluster::shared().database();
+    db.sql("create table kept (a int)");
+    let project = Project::new(&db);
+    project.configure("[environments.strict]\nprotected = true\n");
+    project
+        .migration("001_a.sql", "create table public.a (a int); delete from public.a;", "drop table public.a;")
+        .migration("002_b.sql", "drop table a; create table c (a int); alter table kept rename to found;", "select 1;")
+        .migration("003_d.sql", "drop table c;", "create table c (a int);");
+    let judged = || {
+        let ran = project.json(&["plan", "--env", "strict"]);
+        let all: Vec<String> =
+            ran.stderr.lines().filter(|line| line.contains("(destructive)")).map(str::to_owned).collect();
+        (ran.code, all)
+    };
+    assert_eq!(judged(), (0, Vec::new()));
+    project.migration("003_d.sql", "drop table c; drop table found;", "select 1;");
+    let ran = project.json(&["apply", "--env", "strict", "--yes"]).expect_code(1);
+    assert!(ran.stderr.contains("drops table `found` (destructive)"), "{ran:#?}");
+    assert!(!ran.stderr.contains("drops table `c` (destructive)"), "{ran:#?}");
+}
+
 #[test]
 fn a_rule_that_is_an_error_stops_a_run_before_anything_is_written() {
     let db = Cluster::shared().database();

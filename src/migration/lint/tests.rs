@@ -71,10 +71,10 @@ fn destruction_is_an_error_where_it_is_protected() {
 }
 
 #[test]
-fn transaction_control_is_an_error_unless_it_is_around_the_whole() {
+fn transaction_control_is_an_error_unless_it_can_be_left_out() {
     let wrapped = "-- UP\nbegin;\nselect 1;\ncommit;\n-- DOWN\nselect 1;\n";
     assert_eq!(rules(&findings(wrapped, true)), [("transaction-control", Severity::Note)]);
-    let torn = "-- UP\nselect 1;\ncommit;\ncreate index concurrently i on t (a);\nbegin;\n-- DOWN\ndrop index i;\n";
+    let torn = "-- UP\nset local lock_timeout = 0;\ncommit;\ncreate index concurrently i on t (a);\nbegin;\n-- DOWN\ndrop index i;\n";
     let found = findings(torn, false);
     assert_eq!(rules(&found), [("transaction-control", Severity::Error); 2]);
     assert_eq!(found.iter().map(|one| one.line).collect::<Vec<_>>(), [Some(3), Some(5)]);
@@ -417,6 +417,26 @@ fn habits_are_mended_where_the_linter_knows_how() {
 }
 
 /// Every rule has a page that says what is wrong, why, and what to do.
+#[test]
+fn a_folder_without_any_down_is_told_of_once() {
+    let count = |files: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let folder = source::read(dir.path(), None).unwrap();
+        lint(&folder.migrations, false).into_iter().filter(|one| one.rule == "missing-down").count()
+    };
+    let three = [("1.sql", "select 1;"), ("2.sql", "select 1;"), ("3.sql", "select 1;")];
+    assert_eq!(count(&three), 3);
+    assert_eq!(count(&[&three[..], &[("4.sql", "select 1;")]].concat()), 1);
+    // Where one has a DOWN, each other one that lacks it was forgotten.
+    assert_eq!(
+        count(&[&three[..], &[("4.sql", "select 1;"), ("5.sql", "-- UP\nselect 1;\n-- DOWN\nselect 1;")]].concat()),
+        4
+    );
+}
+
 #[test]
 fn every_rule_has_its_page() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules");

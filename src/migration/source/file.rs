@@ -9,7 +9,8 @@ use super::super::split::fold;
 use super::super::{Metadata, Migration, Remark, Script, Version};
 use super::comments::{comment_lines, directives};
 use super::drizzle::Journal;
-use super::layouts::{ALL, Cut, Layout, Page};
+use super::folders;
+use super::layouts::{ALL, Cut, Layout, Page, whole};
 use super::names::{Named, stem};
 use crate::error::{Error, Result};
 
@@ -55,7 +56,8 @@ impl Half {
         if let Some(at) = text.find('\0') {
             return Err(Error::failed(format!("`{shown}` has a NUL at byte {at}, which PostgreSQL cannot take")));
         }
-        let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // Of a migration that is a folder, the folder's name tells it apart.
+        let file_name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
         Ok(Half { path, file_name, text })
     }
 }
@@ -127,6 +129,14 @@ impl SqlFile {
             }
             down = Some(self.down_file(file, &mut metadata)?);
         }
+        if page.is_folder()
+            && let Some(line) = folders::asks_alone(&self.path)
+        {
+            let reason = format!("line {line} of its metadata.toml asks for it");
+            for script in [Some(&mut up), down.as_mut()].into_iter().flatten() {
+                script.no_transaction.get_or_insert(reason.clone());
+            }
+        }
         if let Some(blank) = down.as_ref().filter(|down| down.is_empty()) {
             metadata.remarks.push(Remark {
                 rule: "missing-down",
@@ -155,8 +165,7 @@ impl SqlFile {
         let mut own = Metadata::default();
         let asked = directives(&comments, &file.file_name, &mut own)?;
         metadata.allow.append(&mut own.allow);
-        let whole = Cut { start: 0, end: file.text.len(), first_line: 1 };
-        let mut script = cut(file, whole, None, metadata)?;
+        let mut script = cut(file, whole(&file.text), None, metadata)?;
         if let Some(line) = asked.no_transaction.first() {
             let reason = format!("`-- ripcord: no-transaction` in line {line}");
             script.no_transaction.get_or_insert(reason);
@@ -212,16 +221,29 @@ fn cut(file: &Half, cut: Cut, breakpoint: Option<&str>, metadata: &mut Metadata)
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let broken = breakpoint.map(|breakpoint| break_at(text, breakpoint));
     let text = broken.as_deref().unwrap_or(text);
-    let script = Script::parse(text, &file.file_name, cut.first_line)?;
-    let Some(unwrapped) = unwrap_transaction(&script) else {
+    let mut script = Script::parse(text, &file.file_name, cut.first_line)?;
+    if let Some(line) = cut.alone {
+        script.no_transaction.get_or_insert(format!("line {line} asks for it"));
         return Ok(script);
+    }
+    let Some((unwrapped, by_statement)) = without_own_transactions(&script) else {
+        return Ok(script);
+    };
+    let place = script.statements.iter().find(|one| one.effect.controls_transaction);
+    let how = match by_statement {
+        None => "it runs in ripcord's transaction",
+        Some(_) => "each statement runs by itself",
     };
     metadata.remarks.push(Remark {
         rule: "transaction-control",
-        line: script.statements.first().map_or(cut.first_line, |first| script.line(first)),
-        message: "the file's own BEGIN and COMMIT are left out: it runs in ripcord's transaction".to_owned(),
+        line: place.map_or(cut.first_line, |first| script.line(first)),
+        message: format!("the file's own BEGIN and COMMIT are left out: {how}"),
     });
-    Script::parse(&unwrapped, &file.file_name, cut.first_line)
+    let mut script = Script::parse(&unwrapped, &file.file_name, cut.first_line)?;
+    if let Some(reason) = by_statement {
+        script.no_transaction.get_or_insert(reason);
+    }
+    Ok(script)
 }
 
 /// The text with a semicolon in place of each comment that parts two statements, where the one before has none.
@@ -241,32 +263,67 @@ fn break_at(text: &str, breakpoint: &str) -> String {
     broken
 }
 
-/// The text with a BEGIN … COMMIT around the whole of it blanked out, so that positions stay. `None`: it
-/// has none, or its own transactions are anything but that.
-fn unwrap_transaction(script: &Script) -> Option<String> {
-    let [first, inner @ .., last] = script.statements.as_slice() else {
-        return None;
-    };
-    let plain = |statement, words: &[&str]| {
+/// The text with its own BEGIN and COMMIT blanked out, so that positions stay, and why the rest runs statement by
+/// statement, when it does. `None`: it has none, or they cannot be left out.
+///
+/// Whole transactions, around all or in the middle, join ripcord's. A COMMIT that comes before any BEGIN ends the
+/// transaction of the tool that ran the file, so that what cannot run in one may follow.
+fn without_own_transactions(script: &Script) -> Option<(String, Option<String>)> {
+    let mut controls = Vec::new();
+    for statement in &script.statements {
         let folded = fold(script.text(statement)).to_ascii_lowercase();
-        words.contains(&folded.trim_end_matches([';', ' ']))
-    };
-    let wrapped = plain(first, &["begin", "begin work", "begin transaction", "start transaction"])
-        && plain(last, &["commit", "commit work", "commit transaction", "end", "end work", "end transaction"])
-        && inner
-            .iter()
-            .all(|statement| !statement.effect.controls_transaction && !statement.effect.needs_no_transaction);
-    if !wrapped {
+        let words = folded.trim_end_matches([';', ' ']);
+        if !statement.effect.controls_transaction {
+            continue;
+        }
+        let begins = matches!(words, "begin" | "begin work" | "begin transaction" | "start transaction");
+        let ends =
+            ["commit", "commit work", "commit transaction", "end", "end work", "end transaction"].contains(&words);
+        // ROLLBACK, savepoints and modes mean more than where a transaction begins.
+        if begins == ends {
+            return None;
+        }
+        controls.push((begins, statement));
+    }
+    let (first_begins, first) = *controls.first()?;
+    let alternate = controls.windows(2).all(|pair| matches!(pair, [(one, _), (other, _)] if one != other));
+    let ends_open = first_begins && controls.last().is_some_and(|(begins, _)| *begins);
+    if !alternate || ends_open {
         return None;
     }
-    let blank = |range: std::ops::Range<usize>| -> Option<String> {
-        let text = script.sql.get(range)?;
-        Some(text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect())
-    };
-    let mut text = script.sql.get(..first.start)?.to_owned();
-    text.push_str(&blank(first.start..first.end)?);
-    text.push_str(script.sql.get(first.end..last.start)?);
-    text.push_str(&blank(last.start..last.end)?);
-    text.push_str(script.sql.get(last.end..)?);
-    Some(text)
+    // What cannot run in a transaction must stand outside the file's own.
+    let mut open = !first_begins;
+    let mut by_statement = None;
+    for statement in &script.statements {
+        if let Some((begins, _)) = controls.iter().find(|(_, control)| control.start == statement.start) {
+            open = *begins;
+        } else if statement.effect.needs_no_transaction {
+            if open {
+                return None;
+            }
+            by_statement = Some(format!("line {} runs outside a transaction", script.line(statement)));
+        }
+    }
+    if !first_begins {
+        by_statement = Some(format!("line {} ends the transaction that it was in", script.line(first)));
+    }
+    if by_statement.is_some() && script.statements.iter().any(|one| lasts_for_transaction(script.text(one))) {
+        return None;
+    }
+    let mut text = String::with_capacity(script.sql.len());
+    for (_, control) in &controls {
+        text.push_str(script.sql.get(text.len()..control.start)?);
+        let blank = script.sql.get(control.start..control.end)?;
+        text.extend(blank.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
+    }
+    text.push_str(script.sql.get(text.len()..)?);
+    Some((text, by_statement))
+}
+
+/// Whether a statement means something else when its transaction holds nothing but it.
+fn lasts_for_transaction(statement: &str) -> bool {
+    let text = fold(statement).to_ascii_lowercase();
+    ["set local", "set transaction", "set constraints", "lock ", "declare "].iter().any(|word| text.starts_with(word))
+        || text.contains("on commit ")
+        || text.contains("set_config")
 }

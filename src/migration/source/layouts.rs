@@ -3,7 +3,7 @@
 use super::super::Metadata;
 use super::comments::CommentLine;
 use super::names::{Side, Style};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A file as the layouts see it.
 pub(super) struct Page<'a> {
@@ -26,6 +26,8 @@ pub(super) struct Cut {
     pub end: usize,
     /// The line on which it begins, from 1.
     pub first_line: u32,
+    /// The line by which it asks to run outside a transaction.
+    pub alone: Option<u32>,
 }
 
 /// Where UP and DOWN stand in a file.
@@ -53,8 +55,15 @@ pub(super) trait Layout: Sync {
 }
 
 /// All layouts; the first that claims a file reads it.
-pub(super) const ALL: [&dyn Layout; 7] = [
+pub(super) const ALL: [&dyn Layout; 14] = [
     &super::drizzle::Drizzle,
+    &super::unread::Unread,
+    &super::dbmate::Dbmate,
+    &super::goose::Goose,
+    &super::sql_migrate::SqlMigrate,
+    &super::node_pg_migrate::NodePgMigrate,
+    &super::folders::Folders,
+    &super::flyway::Flyway,
     &super::banners::Banners,
     &super::metadata::MetadataLayout,
     &super::transaction::OwnTransaction,
@@ -63,10 +72,33 @@ pub(super) const ALL: [&dyn Layout; 7] = [
     &super::plain::Plain,
 ];
 
+/// The comment lines that begin the halves.
+pub(super) struct Marks<'a> {
+    pub up: &'a CommentLine<'a>,
+    pub down: Option<&'a CommentLine<'a>>,
+}
+
+/// The whole of a text. A first line `-- no-transaction` is sqlx's wish to run outside a transaction, and
+/// `-- atlas:txmode none` at the top Atlas's.
+pub(super) fn whole(text: &str) -> Cut {
+    let head = text.trim_start_matches('\u{feff}').lines().take_while(|line| line.starts_with("--"));
+    let asks = |(at, line): (usize, &str)| {
+        let words = line.trim_start_matches('-').trim();
+        ((at == 0 && line.starts_with("-- no-transaction")) || words == "atlas:txmode none").then_some(at)
+    };
+    let alone = head.enumerate().find_map(asks).and_then(|at| u32::try_from(at + 1).ok());
+    Cut { start: 0, end: text.len(), first_line: 1, alone }
+}
+
 impl Page<'_> {
     /// The whole file.
     pub fn whole(&self) -> Cut {
-        Cut { start: 0, end: self.text.len(), first_line: 1 }
+        whole(self.text)
+    }
+
+    /// Whether the migration is a folder of its own.
+    pub fn is_folder(&self) -> bool {
+        self.file.contains('/')
     }
 
     /// From after one comment line to the beginning of another, or to the end.
@@ -75,12 +107,56 @@ impl Page<'_> {
             start: from.next,
             end: to.map_or(self.text.len(), |to| to.start),
             first_line: from.line.saturating_add(1),
+            alone: None,
         }
+    }
+
+    /// The halves of a file in which a comment line begins each. A mark that stands twice, none for UP, and SQL above
+    /// the first are errors; `tool` is whose marks they are.
+    pub fn sections(
+        &self,
+        tool: &str,
+        is_up: impl Fn(&CommentLine<'_>) -> bool,
+        is_down: impl Fn(&CommentLine<'_>) -> bool,
+    ) -> Result<(Halves, Marks<'_>)> {
+        let file = self.file;
+        let find = |is: &dyn Fn(&CommentLine<'_>) -> bool, half: &str| -> Result<Option<&CommentLine<'_>>> {
+            let mut found = self.comments.iter().filter(|comment| is(comment));
+            match (found.next(), found.next()) {
+                (Some(first), Some(second)) => Err(Error::failed(format!(
+                    "`{file}`, line {}: a second mark of {tool}'s for {half}; the first is in line {}",
+                    second.line, first.line
+                ))
+                .hint("put both parts below one mark")),
+                (first, _) => Ok(first),
+            }
+        };
+        let (up, down) = (find(&is_up, "UP")?, find(&is_down, "DOWN")?);
+        let Some(up) = up else {
+            let line = down.map_or(1, |down| down.line);
+            return Err(Error::failed(format!("`{file}`, line {line}: {tool}'s mark for UP is missing"))
+                .hint("write it above the statements of UP"));
+        };
+        let first = down.filter(|down| down.start < up.start).unwrap_or(up);
+        if !self.is_blank(self.before(first)) {
+            return Err(Error::failed(format!(
+                "`{file}`, line {}: SQL stands above {tool}'s first mark, and belongs to no half",
+                first.line
+            ))
+            .hint("move it below the mark that it belongs to"));
+        }
+        let halves = match down {
+            Some(down) if down.start < up.start => {
+                Halves { up: self.between(up, None), down: Some(self.between(down, Some(up))) }
+            }
+            down => Halves { up: self.between(up, down), down: down.map(|down| self.between(down, None)) },
+        };
+        Ok((halves, Marks { up, down }))
     }
 
     /// From the beginning to a comment line.
     pub fn before(&self, to: &CommentLine<'_>) -> Cut {
-        Cut { end: to.start, ..self.whole() }
+        Cut { end: to.start, alone: None, ..self.whole() }
     }
 
     /// Whether a part has nothing but white space and comments in it.

@@ -3,15 +3,22 @@
 mod banners;
 mod comments;
 mod dated;
+mod dbmate;
 mod drizzle;
 mod file;
+mod flyway;
+mod folders;
+mod goose;
 mod layouts;
 mod metadata;
 pub(crate) mod names;
+mod node_pg_migrate;
 mod numbered;
 mod order;
 mod plain;
+mod sql_migrate;
 mod transaction;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -79,8 +86,7 @@ pub fn find(base: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Reads a folder. `layout` forces one by name: `drizzle`, `banners`, `metadata`, `transaction`, `dated`, `numbered`
-/// or `plain`.
+/// Reads a folder. `layout` forces one by name: one of those in `docs/layouts.md`.
 ///
 /// Each file is read by its own markers; the folder's layout is the majority's. Errors name the file, and
 /// the line where there is one: text that is not UTF-8, a file that cannot be read or lies outside the
@@ -88,8 +94,12 @@ pub fn find(base: &Path) -> Result<PathBuf> {
 pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     let forced = layout.map(forced_layout).transpose()?;
     let journal = Journal::open(folder)?;
+    unread::refuse_folder(folder)?;
+    folders::check_provider(folder)?;
+    let files = list(folder)?;
+    flyway::refuse_unread(&files)?;
     let mut reading = Reading::default();
-    let ups = reading.sort(list(folder)?);
+    let ups = reading.sort(files);
 
     let mut pages = Vec::with_capacity(ups.len());
     for (path, named) in ups {
@@ -137,7 +147,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         let migration = read.next();
         let layout = layout_at(at);
         let place = page.place(journal.as_ref());
-        let marked = !matches!(layout.name(), "plain" | "numbered" | "dated");
+        let marked = !matches!(layout.name(), "plain" | "numbered" | "dated" | "folders" | "flyway");
         let unnumbered = page.named.style == Style::None && !marked;
         if name == "banners" && page.file_name.contains("deprecated") {
             reading.skip(page.path, "its name says deprecated");
@@ -160,6 +170,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         }
     }
     migrations.sort_by(|one, other| one.place().cmp(&other.place()));
+    number_twice(&mut migrations);
     if migrations.is_empty() {
         reading.misnamed.extend(subfolders_with_sql(folder, &mut reading.skipped));
     }
@@ -174,15 +185,37 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     })
 }
 
+/// Drizzle's journal may name several files of one number, from branches that met. The first in its order keeps the
+/// number; the others are told by their whole names.
+fn number_twice(migrations: &mut [Migration]) {
+    let mut seen: BTreeSet<Version> = BTreeSet::new();
+    for migration in migrations.iter_mut().filter(|migration| migration.rank.is_some()) {
+        if !seen.insert(migration.version.clone()) {
+            migration.version = Version(names::stem(&migration.file_name).unwrap_or_default().to_owned());
+        }
+    }
+}
+
 /// The texts of a folder's migrations by file name, as far as they can be read.
 pub(crate) fn read_texts(folder: &Path) -> Result<Vec<(String, String)>> {
     let files = list(folder)?;
     let texts = files.into_keys().map(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = path.strip_prefix(folder).ok().map(|name| name.to_string_lossy().into_owned());
         let text = std::fs::read(&path).unwrap_or_default();
         (name.unwrap_or_default(), String::from_utf8_lossy(&text).into_owned())
     });
     Ok(texts.collect())
+}
+
+/// The part of a file's name that its version stands in; of a migration that is a folder, the folder's.
+pub(crate) fn version_name(file: &str) -> Option<String> {
+    match file.split_once('/') {
+        Some((folder, half)) => {
+            let side = if half == "down.sql" { ".down" } else { "" };
+            Some(format!("{}{side}", folders::without_dashes(folder)))
+        }
+        None => names::stem(file).map(str::to_owned),
+    }
 }
 
 /// The layout that most of these texts have, without reading further into them.
@@ -253,10 +286,9 @@ fn list(folder: &Path) -> Result<BTreeMap<PathBuf, String>> {
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let Some(stem) = name.as_deref().and_then(names::stem) else {
-            continue;
-        };
-        if !path.is_dir() {
+        if path.is_dir() {
+            files.extend(folders::files(&path)?);
+        } else if let Some(stem) = name.as_deref().and_then(names::stem) {
             files.insert(path.clone(), stem.to_owned());
         }
     }
@@ -342,7 +374,12 @@ impl Reading {
         let mut ups = Vec::new();
         let stems: BTreeSet<String> = files.values().cloned().collect();
         for (path, stem) in files {
-            let named = paired(&stem, &stems).unwrap_or_else(|| names::parse(&stem));
+            let mut named = paired(&stem, &stems).unwrap_or_else(|| names::parse(&stem));
+            // Flyway's U undoes the V of its version; alone it is refinery's, and an UP.
+            if let Some(('U', version, _)) = flyway::version(&stem) {
+                let of = |other: &String| matches!(flyway::version(other), Some(('V', its, _)) if its == version);
+                named.side = if stems.iter().any(of) { Side::Down } else { named.side };
+            }
             if stem.starts_with("COMBINED_") {
                 self.skip(path, "a combined file");
             } else if named.side == Side::Down {

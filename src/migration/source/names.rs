@@ -57,12 +57,15 @@ pub(crate) fn parse(stem: &str) -> Named {
     if looks_like_date(stem) {
         return named(stem, stem, Style::NoDate);
     }
+    if let Some((_, version, rest)) = super::flyway::version(stem) {
+        return named(&version, rest, Style::Number);
+    }
     let end = stem.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(stem.len());
     let (number, rest) = stem.split_at(end);
     let version = number.trim_end_matches('.');
     match version.bytes().next() {
         Some(first) if first.is_ascii_digit() => {
-            let timestamp = version.len() >= 8 && !version.contains('.');
+            let timestamp = version.len() >= 8 && version.find('.').is_none_or(|at| at >= 14);
             let style = if timestamp { Style::Timestamp } else { Style::Number };
             named(version, rest, style)
         }

@@ -1,6 +1,8 @@
 use super::*;
 use std::time::Duration;
 
+mod other_tools;
+
 struct Dir(tempfile::TempDir);
 
 fn dir(files: &[(&str, &str)]) -> Dir {
@@ -272,10 +274,7 @@ fn a_transaction_around_the_whole_is_blanked_out() {
     assert_eq!(migration.metadata.remarks.len(), 2);
     assert_eq!(migration.metadata.remarks[0].line, 2);
     for kept in [
-        "begin; select 1; commit; select 2;",
         "begin; select 1;",
-        "begin; select 1; commit; begin; select 2; commit;",
-        "commit; create index concurrently i on t (a); begin;",
         "begin; create index concurrently i on t (a); commit;",
         "begin isolation level serializable; select 1; commit;",
         "begin; select 1; rollback;",
@@ -438,8 +437,8 @@ fn a_date_that_is_none_is_told() {
 
 #[test]
 fn a_folder_in_the_folder_is_not_passed_over_in_silence() {
-    let folder = dir(&[("20240101_init/migration.sql", "select 1;")]).read();
-    assert!(folder.migrations.is_empty() && folder.misnamed[0].ends_with("20240101_init"));
+    let folder = dir(&[("archive/001_init.sql", "select 1;")]).read();
+    assert!(folder.migrations.is_empty() && folder.misnamed[0].ends_with("archive"));
 }
 
 #[test]

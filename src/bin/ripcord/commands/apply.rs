@@ -91,7 +91,8 @@ fn show(app: &App, ctx: &Context, request: &Request, planned: &Planned) -> Exit 
     for note in &plan.notes {
         app.out.note(note);
     }
-    for finding in &planned.findings {
+    // Notes are for `validate` to tell: on a new database every lock and every drop is one.
+    for finding in planned.findings.iter().filter(|finding| finding.severity != Severity::Note) {
         app.out.warn(&ripcord::ops::check::finding_line(finding));
     }
     let mut report = RunReport::new("apply", outcome, "unchanged, this was a dry run");

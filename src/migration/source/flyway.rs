@@ -1,0 +1,69 @@
+//! Flyway's and refinery's names: `V1.2__name.sql`. `U1__name.sql` is the DOWN of `V1__…` when there is one (Flyway);
+//! alone it is an UP like the others (refinery). What is repeatable or a baseline is not read yet.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{Metadata, Remark};
+use super::layouts::{Halves, Layout, Page};
+use crate::error::{Error, Result};
+
+pub(super) struct Flyway;
+
+impl Layout for Flyway {
+    fn name(&self) -> &'static str {
+        "flyway"
+    }
+
+    fn claims(&self, page: &Page<'_>) -> Option<&'static str> {
+        let stem = super::names::stem(page.file)?;
+        version(stem).is_some().then_some("Flyway's or refinery's name `V1__name`")
+    }
+
+    fn read(&self, page: &Page<'_>, metadata: &mut Metadata) -> Result<Halves> {
+        // Flyway would put a value there, refinery would not: the text does not say whose it is.
+        let at = page.text.find("${").filter(|at| page.text.get(*at..).is_some_and(|rest| rest.contains('}')));
+        if let Some(at) = at {
+            let line = page.text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+            metadata.remarks.push(Remark {
+                rule: "metadata",
+                line: u32::try_from(line).unwrap_or(u32::MAX),
+                message: "`${…}` is sent to the server as it stands: Flyway's placeholders are not filled in"
+                    .to_owned(),
+            });
+        }
+        Ok(Halves { up: page.whole(), down: None })
+    }
+}
+
+/// The version and the name in `V1_2__name`; Flyway writes `1_2` for `1.2`.
+pub(super) fn version(stem: &str) -> Option<(char, String, &str)> {
+    let (numbers, name) = stem.get(1..)?.split_once("__")?;
+    let kind = stem.chars().next().filter(|kind| matches!(kind, 'V' | 'U'))?;
+    let mut parts = numbers.split(['.', '_']);
+    let shaped = parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    shaped.then(|| (kind, numbers.replace('_', "."), name))
+}
+
+/// Refuses what is meant to run in another way than once and in order, when there are versions of Flyway's beside.
+pub(super) fn refuse_unread(files: &std::collections::BTreeMap<PathBuf, String>) -> Result<()> {
+    if !files.values().any(|stem| version(stem).is_some()) {
+        return Ok(());
+    }
+    for (path, stem) in files {
+        let repeatable = stem.starts_with("R__");
+        let baseline = stem.starts_with('B') && version(&stem.replacen('B', "V", 1)).is_some();
+        if repeatable || baseline {
+            let what = if repeatable { "a repeatable migration" } else { "a baseline" };
+            return Err(Error::failed(format!(
+                "`{}` is {what} of Flyway's, which ripcord does not read yet",
+                name(path)
+            ))
+            .hint("make it a migration with a version, or move it out of the folder"));
+        }
+    }
+    Ok(())
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
