@@ -9,6 +9,7 @@ pub mod backup;
 pub mod beside;
 pub mod cancel;
 pub mod catalog;
+mod changed;
 pub mod check;
 pub mod context;
 pub mod doctor;

@@ -3,6 +3,8 @@
 
 use super::backup::{self, Taken};
 use super::beside::{self, Build};
+use super::changed::{Changed, changed_by};
+use super::check;
 use super::context;
 use super::hooks;
 use super::losses;
@@ -148,116 +150,6 @@ fn again(run: &Run<'_>) -> String {
     }
 }
 
-/// What a run committed to the target, as the target itself tells, and the journal where it cannot.
-#[derive(Debug, Default)]
-pub(super) struct Changed {
-    /// Applied and recorded, newest first.
-    applied: Vec<control::MigrationRow>,
-    /// Begun outside a transaction and not recorded: some of it may stand.
-    partial: Option<(String, String)>,
-    /// Whether a statement of that one is done for certain.
-    partial_done: bool,
-    /// A script that ended its own transaction: what stands is not known.
-    escaped: Option<String>,
-    /// Hooks whose SQL changed something.
-    hooks: Vec<String>,
-    /// Of a rollback: what its DOWNs have undone, or begun to undo outside a transaction.
-    undone: Vec<String>,
-}
-
-impl Changed {
-    /// Nothing of the run stands.
-    pub(super) fn is_empty(&self) -> bool {
-        self.applied.is_empty()
-            && self.partial.is_none()
-            && self.escaped.is_none()
-            && self.hooks.is_empty()
-            && self.undone.is_empty()
-    }
-
-    /// A migration outside a transaction has statements that are done.
-    fn stands_in_part(&self) -> bool {
-        self.partial.is_some() && self.partial_done
-    }
-
-    /// `` `001_a` applied, `002_b` applied in part``; `whose` stands before the first `applied`.
-    pub(super) fn tell(&self, whose: &str) -> String {
-        let applied: Vec<String> =
-            self.applied.iter().rev().map(|row| format!("`{}`", label(&row.version, &row.name))).collect();
-        let mut parts = Vec::new();
-        if !applied.is_empty() {
-            parts.push(format!("{}{whose} applied", applied.join(", ")));
-        }
-        parts.extend(self.partial.iter().map(|(version, name)| format!("`{}` applied in part", label(version, name))));
-        parts.extend(self.undone.iter().map(|label| format!("`{label}` rolled back")));
-        parts.extend(self.hooks.iter().map(|hook| format!("what the hook `{hook}` changed")));
-        if parts.is_empty() {
-            parts.extend(self.escaped.iter().map(|_| "a script that ended its own transaction in part".to_owned()));
-        }
-        parts.join(", ")
-    }
-}
-
-/// What a run committed: the target's own rows decide, so that a COMMIT whose answer was lost is known too.
-pub(super) async fn changed_by(run: &Run<'_>) -> Result<Changed> {
-    let rows = control::applied(run.live.session.client()).await?;
-    let applied: Vec<_> = rows.into_iter().filter(|row| row.run == Some(run.id)).rev().collect();
-    let undone = undone_by(run).await?;
-    let mut begun: Option<(String, String)> = None;
-    let (mut partial, mut partial_done, mut escaped, mut hooks) = (None, false, None, Vec::new());
-    for entry in run.journal.entries() {
-        match &entry.step {
-            Step::UpBegan { version, name, transactional: false, .. } => {
-                begun = Some((version.clone(), name.clone()));
-                (partial, partial_done) = (None, false);
-            }
-            // Sent, or about to be committed.
-            Step::StatementBegan { .. } => partial = begun.clone(),
-            Step::StatementDone { .. } | Step::Round { .. } => {
-                partial = begun.clone();
-                partial_done = true;
-            }
-            Step::StatementUndone { .. } if !partial_done => partial = None,
-            Step::UpDone { version, .. } | Step::DownDone { version, .. }
-                if begun.as_ref().is_some_and(|(begun, _)| begun == version) =>
-            {
-                (begun, partial, partial_done) = (None, None, false);
-            }
-            Step::HookChanged { hook, .. } if !hooks.contains(hook) => hooks.push(hook.clone()),
-            Step::Failed { error } if error.contains("ended the transaction that it ran in") => {
-                escaped = Some(error.clone())
-            }
-            _ => {}
-        }
-    }
-    // The last statement may be recorded by the row and not yet by the journal.
-    if let Some((version, _)) = &partial
-        && applied.iter().any(|row| row.version == *version)
-    {
-        partial = None;
-    }
-    Ok(Changed { applied, partial, partial_done, escaped, hooks, undone })
-}
-
-/// What the DOWNs of a rollback have undone. Those of the ladder are no change: they take the run's own back.
-async fn undone_by(run: &Run<'_>) -> Result<Vec<String>> {
-    if run.row.command != "rollback" {
-        return Ok(Vec::new());
-    }
-    let rows = control::rollbacks(run.live.session.client()).await?;
-    let of_run = rows.iter().filter(|row| row.run == Some(run.id));
-    let mut undone: Vec<String> = of_run.map(|row| label(&row.version, &row.name)).collect();
-    for entry in run.journal.entries() {
-        if let Step::DownBegan { version, name, transactional: false } = &entry.step {
-            let label = label(version, name);
-            if !undone.contains(&label) {
-                undone.push(label);
-            }
-        }
-    }
-    Ok(undone)
-}
-
 /// The server rolled everything of ours back. The schema is compared all the same, because a rung counts
 /// when it is proved; where it differs, someone else changed it, and that is only told.
 async fn prove_nothing_changed(run: &Run<'_>) -> Result<Option<Proof>> {
@@ -284,7 +176,16 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
         return Err(Error::failed("a script ended its own transaction, so what it left is not known").because(escaped));
     }
     let ups: Vec<Migration> = with_files(run, done)?;
-    let scripts: Vec<&Script> = ups.iter().map(|migration| &migration.up).collect();
+    // Those whose DOWN an earlier try has committed are proved together with the rest.
+    let before: Vec<Migration> = done
+        .downs_begun
+        .iter()
+        .filter_map(|version| {
+            let is = |migration: &&Migration| migration.version.as_str() == version;
+            run.migrations.iter().find(is).filter(|_| !ups.iter().any(|up| is(&up))).cloned()
+        })
+        .collect();
+    let scripts: Vec<&Script> = before.iter().chain(&ups).map(|migration| &migration.up).collect();
     if let Some(why) = destroys(&scripts) {
         return Err(Error::failed(format!("no DOWN can bring back what the run destroyed: {why}")));
     }
@@ -309,18 +210,24 @@ async fn down_rung(run: &mut Run<'_>, done: &Changed) -> Result<Proof> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::failed("without a backup there is nothing to compare with, so a DOWN cannot be proved"));
     };
-    hooks::run(run, "before_rollback").await?;
+    if !ups.is_empty() {
+        hooks::run(run, "before_rollback").await?;
+    }
     for (migration, down) in ups.iter().zip(&downs) {
         let limits = migrate::limits(run.ctx, migration);
         migrate::down(run, migration.version.as_str(), &migration.name, down, &limits, "down").await?;
         run.ctx.faults.at("between_downs").await;
     }
-    let down_scripts: Vec<&Script> = downs.iter().collect();
-    // What a hook changed is no DOWN's to undo, and the rows must tell.
-    let additive = if done.hooks.is_empty() {
-        proof::only_adds(&run.live.session, &scripts, &down_scripts).await?
-    } else {
+    let down_scripts: Vec<&Script> = before.iter().filter_map(|one| one.down.as_ref()).chain(&downs).collect();
+    let additive = if !done.hooks.is_empty() {
+        // What a hook changed is no DOWN's to undo, and the rows must tell.
         Err("a hook's SQL changed something".to_owned())
+    } else if let Some(version) =
+        done.downs_begun.iter().find(|version| !run.migrations.iter().any(|one| one.version.as_str() == **version))
+    {
+        Err(format!("the file of `{version}` is not there as it was applied"))
+    } else {
+        proof::only_adds(&run.live.session, &scripts, &down_scripts).await?
     };
     let proof = prove_down(run, &backup, additive).await?;
     afterwards(run, "after_rollback").await;
@@ -433,6 +340,14 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
+    // Nobody can be kept out of a database that is replaced where it stands: what others wrote between the count and
+    // the load would go uncounted, so that they can only read meanwhile.
+    if run.fenced.is_none() {
+        let properties = databases::read_properties(run.live.maintenance(), run.ctx.target.database()).await?;
+        if let Err(error) = run.fence(check::setting_of(&properties, "default_transaction_read_only")).await {
+            run.ctx.progress.warn(format!("others can go on writing during the restore: {}", error.one_line()));
+        }
+    }
     let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     losses::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
@@ -532,7 +447,7 @@ async fn reopen(run: &mut Run<'_>) -> Result<()> {
 async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: Error) -> RunReport {
     let done = if run.live.session.is_closed() { None } else { changed_by(run).await.ok() };
     let database = match &done {
-        Some(done) if done.is_empty() => "the run's migrations are undone, but that is not proved".to_owned(),
+        Some(done) if done.is_empty() => "nothing of the run stands, but that is not proved".to_owned(),
         Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell("")),
         None => "UNKNOWN, do not retry".to_owned(),
     };

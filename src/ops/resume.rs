@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use super::backup::{self, Taken};
 use super::beside;
+use super::changed::changed_by;
 use super::check;
 use super::context::{self, Context, Live};
 use super::journals::Readers;
 use super::losses::{self, Ours};
 use super::proof::{Depth, Evidence};
-use super::recover::{after_restore, bring_back, changed_by, prove_in_place};
+use super::recover::{after_restore, bring_back, prove_in_place};
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, Unfinished, pending_report, unfinished};
 use super::{apply, migrate, source};

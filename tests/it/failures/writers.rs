@@ -61,6 +61,36 @@ fn an_additive_migration_is_undone_under_writers_without_a_loss() {
     assert_eq!(runs(&db), "apply done 0, apply rolled_back 3");
 }
 
+#[test]
+fn a_down_that_lied_is_not_believed_by_a_later_recover_either() {
+    let db = Cluster::shared().database();
+    let project = busy(&db);
+    project.configure(&red_afterwards());
+    project.migration(
+        "002_more.sql",
+        "INSERT INTO orders (id, note) VALUES (5000, 'new');",
+        "DELETE FROM orders WHERE id = 5001;",
+    );
+    let writer = Writer::start(&db);
+    writer.writes(3);
+    let ran = apply_under(&writer, &project, &["--json", "apply"]).expect_code(4);
+    writer.finish();
+    assert_eq!(history(&db), "000 applied, 001 applied, 002 rolled_back", "DOWN ran: {ran:#?}");
+    let state = "CHANGED and not brought back: the run's migrations are undone by their DOWN, which is not proved";
+    tells(&ran, state, "ripcord recover --writes accept-loss");
+
+    for _ in 0..2 {
+        let again = project.json(&["recover"]).expect_code(4);
+        assert_eq!(again.result()["outcome"], "not_recovered", "{again:#?}");
+        tells(&again, state, "ripcord recover --writes accept-loss");
+    }
+
+    let ran = project.json(&["recover", "--writes", "accept-loss"]).expect_code(3);
+    assert_eq!(ran.result()["outcome"], "restored", "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from orders where id >= 5000"), "0");
+    project.json(&["recover"]).expect_code(0);
+}
+
 /// Migrations that destroy something, and whether the application can write to its table afterwards.
 const DESTROYERS: [(&str, &str, bool); 5] = [
     ("drop column elsewhere", "ALTER TABLE orders DROP COLUMN note;", true),
