@@ -44,7 +44,7 @@ impl Rungs {
 /// Finds them out. Fails when a backup could not be taken at all.
 pub async fn available(ctx: &Context, live: &Live, skip_backup: bool) -> Result<Rungs> {
     let findings = &live.findings;
-    let rungs = judge(findings, skip_backup, live.guard.in_target());
+    let rungs = judge(findings, skip_backup, live.guard.in_target(), ctx.would_stay_behind());
     if !skip_backup {
         can_dump(ctx, findings)?;
     }
@@ -86,10 +86,13 @@ fn can_dump(ctx: &Context, findings: &Findings) -> Result<()> {
 }
 
 /// Pure: from what was found to what could be done.
-pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool) -> Rungs {
+pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool, left_out: &[String]) -> Rungs {
     let mut why_not_swap = Vec::new();
     if lock_in_target {
         why_not_swap.push("no other database of the server can be reached (--maintenance-db)".to_owned());
+    }
+    if !left_out.is_empty() {
+        why_not_swap.push(format!("schemas that the backup leaves out would not come along: {}", left_out.join(", ")));
     }
     let mut warnings = Vec::new();
     if !findings.superuser && !findings.createdb {
