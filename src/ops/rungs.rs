@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::context::{Context, Live};
 use crate::error::{Error, Result};
 use crate::postgres::preflight::Findings;
+use crate::postgres::supabase;
 
 /// How a database could be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +48,11 @@ pub async fn available(ctx: &Context, live: &Live, skip_backup: bool) -> Result<
     let rungs = judge(findings, skip_backup, live.guard.in_target(), ctx.would_stay_behind());
     if !skip_backup {
         can_dump(ctx, findings)?;
+    }
+    if let [_, ..] = ctx.would_stay_behind() {
+        for what in supabase::leaning(&live.session, ctx.would_stay_behind()).await? {
+            ctx.progress.warn(format!("{what}: a restore in place would be refused until it is dropped"));
+        }
     }
     for warning in &rungs.warnings {
         ctx.progress.warn(warning.clone());

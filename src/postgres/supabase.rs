@@ -69,6 +69,44 @@ const IS_SUPABASES: &str = "
         WHERE a.nspname = 'auth' AND r.rolname = 'supabase_admin'
     )";
 
+/// What in schemas that are left out needs something that a backup holds: a restore in place cannot drop and make anew
+/// what is needed (a trigger on `auth.users` and the function that it calls). One line each.
+pub async fn leaning(session: &Session, left_out: &[String]) -> Result<Vec<String>> {
+    if left_out.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = left_out.iter().map(|name| quote::literal(name)).collect();
+    let rows = session.ours(&LEANING.replace("$LEFT_OUT", &names.join(", "))).await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+// language=SQL
+const LEANING: &str = "
+SELECT pg_catalog.format('%s needs %s', pg_catalog.pg_describe_object(d.classid, d.objid, 0),
+                         pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0))
+FROM pg_catalog.pg_depend d
+LEFT JOIN pg_catalog.pg_trigger t ON d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = d.objid
+LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND p.oid = d.objid
+LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid
+LEFT JOIN pg_catalog.pg_attrdef a ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND a.oid = d.objid
+LEFT JOIN pg_catalog.pg_constraint k
+    ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = d.objid AND k.conrelid <> 0
+LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(
+    t.tgrelid, p.polrelid, r.ev_class, a.adrelid, k.conrelid,
+    CASE WHEN d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.objid END)
+LEFT JOIN pg_catalog.pg_proc f ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND f.oid = d.objid
+JOIN pg_catalog.pg_namespace n ON n.oid = coalesce(c.relnamespace, f.pronamespace)
+LEFT JOIN pg_catalog.pg_class rc ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND rc.oid = d.refobjid
+LEFT JOIN pg_catalog.pg_proc rf ON d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND rf.oid = d.refobjid
+LEFT JOIN pg_catalog.pg_type rt ON d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND rt.oid = d.refobjid
+JOIN pg_catalog.pg_namespace rn ON rn.oid = coalesce(rc.relnamespace, rf.pronamespace, rt.typnamespace)
+WHERE d.deptype = 'n' AND coalesce(t.tgisinternal, false) = false
+  AND n.nspname IN ($LEFT_OUT)
+  AND rn.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'ripcord', $LEFT_OUT)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                  WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
+GROUP BY 1 ORDER BY 1";
+
 async fn present(session: &Session, names: &[String], condition: &str) -> Result<Vec<String>> {
     if names.is_empty() {
         return Ok(Vec::new());

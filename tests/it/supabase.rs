@@ -108,6 +108,33 @@ fn a_failed_run_is_restored_in_place_and_the_users_stay() {
 }
 
 #[test]
+fn a_trigger_of_theirs_that_calls_ours_is_told_and_in_the_way() {
+    let db = supabase();
+    db.sql(
+        "create function handle_new_user() returns trigger language plpgsql as 'begin return new; end';
+         create trigger t after insert on auth.users for each row execute function handle_new_user()",
+    );
+    let project = Project::new(&db);
+    project.write(
+        "migrations/001_breaks.sql",
+        "-- ripcord: no-transaction\ncreate table later (id int);\nalter table profiles add column x int;\nselect 1 / 0;\n",
+    );
+
+    let ran = project.run(&["apply", "--on-failure", "restore"]).expect_code(4);
+
+    let needs = "trigger t on table auth.users needs function public.handle_new_user()";
+    let told = format!("{needs}: a restore in place would be refused until it is dropped");
+    assert_eq!(ran.stderr.matches(&told).count(), 1, "{ran:#?}");
+    assert!(ran.stderr.contains(&format!("{needs}, and its schema is left out of the backup")), "{ran:#?}");
+    // Nothing was begun.
+    assert_eq!(db.sql("select to_regclass('later') is not null"), "t");
+    db.sql("drop trigger t on auth.users");
+    let ran = project.run(&["recover", "--on-failure", "restore"]).expect_code(3);
+    assert!(ran.stderr.contains("restored in place"), "{ran:#?}");
+    assert_eq!(db.sql("select to_regclass('later') is null"), "t");
+}
+
+#[test]
 fn a_restore_keeps_what_the_backup_left_out() {
     let db = supabase();
     let project = Project::new(&db);

@@ -414,7 +414,6 @@ mod tests {
             "wrap -- true",
             "report",
             "metrics",
-            "verify-db",
             "analyze x",
             "key list",
             "key rotate --old-key-file a --old-key-env b",

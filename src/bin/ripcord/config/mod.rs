@@ -349,8 +349,10 @@ pub fn secrets(resolved: &Resolved) -> Vec<String> {
     let values = resolved.settings.variables.values().flatten();
     secrets.extend(values.map(|value| value.expose_secret().to_owned()));
     for name in ["DATABASE_URL", "DIRECT_URL"] {
-        let url = resolved.variables.get(name);
-        secrets.extend(url.into_iter().flat_map(|url| crate::render::scrub::passwords_in(url.text)));
+        let written =
+            resolved.variables.get(name).map_or(Vec::new(), |url| crate::render::scrub::passwords_in(url.text));
+        // Of the two only one is in effect, and it was taken above.
+        secrets.extend(written.into_iter().filter(|secret| !secrets.contains(secret)).collect::<Vec<_>>());
     }
     for name in ["PGPASSWORD", "SUPABASE_SERVICE_KEY", "SUPABASE_DB_PASSWORD"] {
         secrets.extend(resolved.variables.get(name).map(|variable| variable.text.to_owned()));
