@@ -76,7 +76,9 @@ pub async fn leaning(session: &Session, left_out: &[String]) -> Result<Vec<Strin
         return Ok(Vec::new());
     }
     let names: Vec<String> = left_out.iter().map(|name| quote::literal(name)).collect();
-    let rows = session.ours(&LEANING.replace("$LEFT_OUT", &names.join(", "))).await?;
+    let rows = session
+        .ours(&LEANING.replace("$LEFT_OUT", &names.join(", ")).replace("$OURS", &quote::literal("ripcord")))
+        .await?;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
@@ -102,7 +104,7 @@ LEFT JOIN pg_catalog.pg_type rt ON d.refclassid = 'pg_catalog.pg_type'::pg_catal
 JOIN pg_catalog.pg_namespace rn ON rn.oid = coalesce(rc.relnamespace, rf.pronamespace, rt.typnamespace)
 WHERE d.deptype = 'n' AND coalesce(t.tgisinternal, false) = false
   AND n.nspname IN ($LEFT_OUT)
-  AND rn.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'ripcord', $LEFT_OUT)
+  AND rn.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', $OURS, $LEFT_OUT)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
                   WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
 GROUP BY 1 ORDER BY 1";
