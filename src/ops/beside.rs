@@ -473,32 +473,12 @@ async fn refuse_beside_prepared(live: &Live) -> Result<()> {
     }
 }
 
-/// A restore over the target makes it what the backup holds. Where the two do not mean the same schemas, it would drop
-/// those that the backup left out, or prove nothing of those that it holds.
-pub fn same_set(ctx: &Context, manifest: &Manifest) -> Result<()> {
-    let now = ctx.left_out();
-    let backed_up = &manifest.sealed.left_out;
-    let blocks = || manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks);
-    let hint = format!("set under `[backup]` in ripcord.toml: exclude_schemas = {backed_up:?}");
-    if let Some(schema) = backed_up.iter().find(|schema| !now.contains(schema)) {
-        let fact = format!("the backup leaves out schema `{schema}`, and a restore would drop it");
-        return Err(Error::refused(fact).hint(hint));
-    }
-    match now.iter().find(|schema| blocks().any(|block| !block.large_objects && block.namespace.lossy() == **schema)) {
-        None => Ok(()),
-        Some(schema) => Err(Error::refused(format!(
-            "the backup holds schema `{schema}`, which is left out here, so that its restore could not be proved"
-        ))
-        .hint(hint)),
-    }
-}
-
 /// In place, where no database can be created: one transaction that drops what the backup holds and
 /// loads it again. The caller has taken a safety backup.
 pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, backup: &Taken) -> Result<()> {
     let target: Target = ctx.target.clone();
     ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, target.database()));
-    same_set(ctx, &backup.manifest)?;
+    super::rungs::same_set(ctx, &backup.manifest)?;
     refuse_beside_prepared(live).await?;
     if let Some(what) = supabase::leaning(&live.session, ctx.left_out()).await?.into_iter().next() {
         return Err(Error::new(Kind::NotRecovered, "a restore in place cannot replace what is needed elsewhere")

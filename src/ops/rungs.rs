@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::context::{Context, Live};
 use crate::error::{Error, Result};
+use crate::manifest::Manifest;
 use crate::postgres::preflight::Findings;
 use crate::postgres::supabase;
 
@@ -148,4 +149,24 @@ pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool, left_
         RestoreWay::InPlace
     };
     Rungs { restore, why_not_swap, warnings }
+}
+
+/// A restore over the target makes it what the backup holds. Where the two do not mean the same schemas, it would drop
+/// those that the backup left out, or prove nothing of those that it holds.
+pub fn same_set(ctx: &Context, manifest: &Manifest) -> Result<()> {
+    let now = ctx.left_out();
+    let backed_up = &manifest.sealed.left_out;
+    let blocks = || manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks);
+    let hint = format!("set under `[backup]` in ripcord.toml: exclude_schemas = {backed_up:?}");
+    if let Some(schema) = backed_up.iter().find(|schema| !now.contains(schema)) {
+        let fact = format!("the backup leaves out schema `{schema}`, and a restore would drop it");
+        return Err(Error::refused(fact).hint(hint));
+    }
+    match now.iter().find(|schema| blocks().any(|block| !block.large_objects && block.namespace.lossy() == **schema)) {
+        None => Ok(()),
+        Some(schema) => Err(Error::refused(format!(
+            "the backup holds schema `{schema}`, which is left out here, so that its restore could not be proved"
+        ))
+        .hint(hint)),
+    }
 }
