@@ -183,6 +183,9 @@ pub struct Sealed {
     pub wal_lsn: String,
     /// Tags given at creation.
     pub tags: Vec<String>,
+    /// Schemas that the database had and the backup leaves out, besides ripcord's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// A manifest in memory, authenticated.

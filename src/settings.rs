@@ -63,8 +63,9 @@ pub struct BackupSettings {
     pub jobs: u32,
     /// How long a backup may take.
     pub timeout: Duration,
-    /// Schemas that are left out, besides ripcord's own.
-    pub exclude_schemas: Vec<String>,
+    /// Schemas that are left out, besides ripcord's own. `None`: those that Supabase manages, where the database is one
+    /// of Supabase's.
+    pub exclude_schemas: Option<Vec<String>>,
 }
 
 impl BackupSettings {
@@ -346,6 +347,8 @@ pub struct Settings {
     pub expect_policies: Vec<String>,
     /// Constraints that may stay not validated, `schema.table.constraint`.
     pub expect_not_valid: Vec<String>,
+    /// Whether PostgREST is told to read the schema again after whatever changed it.
+    pub postgrest_notify: bool,
     /// A folder of SQL files that must each return no row after a run.
     pub checks_dir: Option<PathBuf>,
     /// The folder of log files; `None`: none are written.
@@ -374,7 +377,7 @@ impl Default for Settings {
                 threads: 0,
                 jobs: 1,
                 timeout: Duration::from_secs(3600),
-                exclude_schemas: Vec::new(),
+                exclude_schemas: None,
             },
             retention: RetentionRules::standard(),
             timeouts: Timeouts {
@@ -398,6 +401,7 @@ impl Default for Settings {
             expect_functions: Vec::new(),
             expect_policies: Vec::new(),
             expect_not_valid: Vec::new(),
+            postgrest_notify: false,
             checks_dir: None,
             logs_dir: None,
             lint: LintSettings { levels: BTreeMap::new(), large_table_rows: 100_000 },

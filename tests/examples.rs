@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use yaml_rust2::{Yaml, YamlLoader};
+
 /// Every file below the folder of examples.
 fn files() -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples")];
@@ -34,6 +36,8 @@ fn commands(path: &Path) -> Vec<Vec<String>> {
                 let words = words(line);
                 (words.get(6).is_some_and(|program| program == "ripcord")).then(|| words[7..].to_vec())
             }
+            // What a step of a workflow runs, one command a line.
+            Some("yml") => line.trim_start().strip_prefix("ripcord ").map(words),
             Some("yaml") => line
                 .trim_start()
                 .strip_prefix("args: ")
@@ -67,7 +71,7 @@ fn every_command_of_the_examples_is_accepted() {
             );
             let extension = path.extension().unwrap().to_str().unwrap();
             for verb in ["backup", "prune", "drill"] {
-                if arguments.iter().any(|argument| argument == verb) {
+                if extension != "yml" && arguments.iter().any(|argument| argument == verb) {
                     *seen.entry(format!("{extension} {verb}")).or_default() += 1;
                 }
             }
@@ -94,4 +98,53 @@ fn every_timer_starts_a_service_that_is_there() {
         assert!(timer.with_extension("service").exists(), "{} starts nothing", timer.display());
         assert!(std::fs::read_to_string(&timer).unwrap().contains("\nOnCalendar="), "{}", timer.display());
     }
+}
+
+fn of<'a>(yaml: &'a Yaml, path: &[&str]) -> &'a Yaml {
+    path.iter().fold(yaml, |at, key| &at[*key])
+}
+
+/// The commands of a job's steps, as the runner's shell gets them.
+fn runs(job: &Yaml) -> Vec<String> {
+    let steps = job["steps"].as_vec().unwrap();
+    let lines = steps.iter().filter_map(|step| step["run"].as_str()).flat_map(str::lines);
+    lines.filter(|line| line.starts_with("ripcord ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_workflow_is_what_it_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/github/migrations.yml");
+    let documents = YamlLoader::load_from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let jobs = &documents[0]["jobs"];
+
+    // Each waits for the one before.
+    for (job, needs) in [("test", "validate"), ("staging", "test"), ("production", "staging")] {
+        assert_eq!(of(jobs, &[job, "needs"]).as_str(), Some(needs));
+    }
+    // Where somebody must approve, and nothing runs for a pull request.
+    for name in ["staging", "production"] {
+        let job = &jobs[name];
+        assert_eq!(job["environment"].as_str(), Some(name));
+        assert_eq!(job["if"].as_str(), Some("github.event_name == 'push'"));
+        assert_eq!(of(job, &["concurrency", "cancel-in-progress"]).as_bool(), Some(false));
+        assert!(runs(job).iter().all(|line| line.starts_with(&format!("ripcord --env {name} "))), "{:?}", runs(job));
+        assert!(runs(job).contains(&format!("ripcord --env {name} apply --yes")), "{:?}", runs(job));
+        // The key and the database are the environment's secrets, the store outlives the job.
+        for secret in ["DATABASE_URL", "BACKUP_ENCRYPTION_KEY"] {
+            assert_eq!(of(job, &["env", secret]).as_str(), Some(&*format!("${{{{ secrets.{secret} }}}}")));
+        }
+        assert_eq!(job["runs-on"].as_str(), Some("self-hosted"));
+        assert!(of(job, &["env", "RIPCORD_STORE"]).as_str().unwrap().starts_with('/'));
+    }
+    // What is written is what is uploaded, findings or none.
+    let validate = &jobs["validate"];
+    assert!(runs(validate)[0].ends_with(" validate --format sarif --output ripcord.sarif"), "{:?}", runs(validate));
+    let upload = validate["steps"].as_vec().unwrap().last().unwrap();
+    assert_eq!(of(upload, &["with", "sarif_file"]).as_str(), Some("ripcord.sarif"));
+    assert!(upload["if"].as_str().unwrap().starts_with("always() && "));
+    assert_eq!(of(validate, &["permissions", "security-events"]).as_str(), Some("write"));
+    // Every command was parsed by the other test: none is hidden in a longer line.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let all: usize = ["validate", "test", "staging", "production"].iter().map(|job| runs(&jobs[*job]).len()).sum();
+    assert_eq!((all, commands(&path).len()), (16, 16), "{text}");
 }

@@ -148,6 +148,7 @@ fn write(folder: &Path) {
         snapshot: "750:750:".to_owned(),
         wal_lsn: "0/1A2B3C4".to_owned(),
         tags: vec!["vector".to_owned()],
+        left_out: Vec::new(),
     };
     let wraps = [MasterKey::generate().wrap(id.backup, &data_key), master.wrap(id.backup, &data_key)];
     let encoded = manifest::encode(&clear, &wraps, &sealed, &keys).unwrap();

@@ -101,7 +101,7 @@ pub async fn adopt(ctx: &Context, request: &Request) -> Result<Adopted> {
 
 /// The tables that are meant: all of one schema, or the one that was named with what stands beside it.
 async fn choose(ctx: &Context, session: &Session, request: &Request) -> Result<Vec<Known>> {
-    let found = known::find(session.client(), &ctx.settings.backup.exclude_schemas).await?;
+    let found = known::find(session.client(), ctx.left_out()).await?;
     let histories: Vec<&Known> = known::histories(&found)
         .filter(|known| request.from.as_ref().is_none_or(|from| known.is_called(from)))
         .collect();
@@ -445,7 +445,7 @@ pub struct Unadopted {
 /// Histories of other tools that hold rows and were not adopted.
 pub async fn unadopted(ctx: &Context, session: &Session) -> Result<Vec<Unadopted>> {
     let client = session.client();
-    let found = known::find(client, &ctx.settings.backup.exclude_schemas).await?;
+    let found = known::find(client, ctx.left_out()).await?;
     let mut left = Vec::new();
     let done = match known::histories(&found).next() {
         Some(_) if context::lineage_of(session).await?.is_some() => control::adopt::adopted(client).await?,
@@ -466,7 +466,7 @@ pub async fn refuse_unadopted(ctx: &Context, session: &Session, in_effect: usize
         return Ok(());
     }
     // A restore may have brought back the database of before an adoption: then its table counts again.
-    let found = known::find(session.client(), &ctx.settings.backup.exclude_schemas).await?;
+    let found = known::find(session.client(), ctx.left_out()).await?;
     for known in known::histories(&found) {
         let rows = known::count(session.client(), known).await?;
         if rows == Some(0) {

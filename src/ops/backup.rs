@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::{BackupId, Lineage, RunId};
 use crate::keys::{DataKey, SubKeys};
 use crate::manifest::{self, Clear, Manifest, Purpose, Sealed, StreamRecord};
+use crate::postgres::supabase::LeftOut;
 use crate::progress::{Event, Progress};
 use crate::store::{Mark, Store};
 
@@ -58,6 +59,9 @@ pub async fn take(ctx: &Context, live: &Live, request: &Request) -> Result<Taken
     // A row first, so that a backup that fails is not silent.
     let mut row = row_at_start(ctx, live, request, id, started_at);
     control::put_backup(live.session.client(), &row).await?;
+    if let Some(told) = ctx.left_out.get().and_then(LeftOut::tell) {
+        ctx.progress.note(told);
+    }
     ctx.progress.began("backup", format!("dumping `{}` to {}", ctx.target.database(), row.location));
 
     let made = match make(ctx, live, request, id, &keys).await {
@@ -168,6 +172,7 @@ async fn make(
         snapshot: at.snapshot,
         wal_lsn: at.wal_lsn,
         tags: request.tags.clone(),
+        left_out: ctx.would_stay_behind().to_vec(),
     };
     let bytes = manifest::encode(&clear, &wraps, &sealed, &subkeys)?;
     let store = ctx.store.clone();

@@ -20,7 +20,7 @@ use crate::journal::{Journal, Step};
 use crate::manifest::Manifest;
 use crate::postgres::counts::{self, Moment};
 use crate::postgres::writes::Counted;
-use crate::postgres::{Session, Target, Tools, databases, load, swap};
+use crate::postgres::{Session, Target, Tools, databases, load, supabase, swap};
 use crate::settings::Writes;
 
 /// A restored database that waits beside the target.
@@ -478,7 +478,13 @@ async fn refuse_beside_prepared(live: &Live) -> Result<()> {
 pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, backup: &Taken) -> Result<()> {
     let target: Target = ctx.target.clone();
     ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, target.database()));
+    super::rungs::same_set(ctx, &backup.manifest)?;
     refuse_beside_prepared(live).await?;
+    if let Some(what) = supabase::leaning(&live.session, ctx.left_out()).await?.into_iter().next() {
+        return Err(Error::new(Kind::NotRecovered, "a restore in place cannot replace what is needed elsewhere")
+            .because(format!("{what}, and its schema is left out of the backup"))
+            .hint("drop it, then: ripcord recover; then make it again"));
+    }
     let (plan, _) = source::load_plan(ctx, backup)?;
     journal.record(Step::InPlaceBegan { backup: backup.id })?;
     let loading = async {

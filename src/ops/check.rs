@@ -53,7 +53,7 @@ impl Before {
 /// Constraints that are not validated, but for those that the configuration knows.
 pub async fn not_validated(ctx: &Context, session: &Session) -> Result<Vec<String>> {
     let settings = &ctx.settings;
-    checks::unvalidated_constraints(session, &settings.backup.exclude_schemas, &settings.expect_not_valid).await
+    checks::unvalidated_constraints(session, ctx.left_out(), &settings.expect_not_valid).await
 }
 
 /// Which of the objects that the configuration expects are not there.

@@ -1,7 +1,7 @@
 //! What every operation is given, and the connections that it works with.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use crate::ids::Lineage;
 use crate::keys::KeyRing;
 use crate::postgres::guard::{self, Guard};
 use crate::postgres::preflight::{self, Findings};
+use crate::postgres::supabase::LeftOut;
 use crate::postgres::{Session, Target, Tools};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -66,6 +67,8 @@ pub struct Context {
     pub faults: super::fault::Faults,
     /// The name of the database that the target stands for, when it is a copy made for a while.
     pub stands_for: Option<String>,
+    /// What backups of the target leave out: found out with the first session in it.
+    pub left_out: OnceLock<LeftOut>,
 }
 
 /// The version that the history records.
@@ -98,6 +101,7 @@ impl Context {
             hide: self.hide.clone(),
             faults: self.faults.clone(),
             stands_for: Some(self.database().to_owned()),
+            left_out: self.left_out.clone(),
         }
     }
 
@@ -108,7 +112,28 @@ impl Context {
 
     /// A session in the target.
     pub async fn connect(&self, purpose: &str) -> Result<Session> {
-        Session::connect_retrying(&self.target, purpose, self.settings.timeouts.connect, &self.settings.retry).await
+        let limit = self.settings.timeouts.connect;
+        let session = Session::connect_retrying(&self.target, purpose, limit, &self.settings.retry).await?;
+        if self.left_out.get().is_none() {
+            let found = LeftOut::of(&session, self.settings.backup.exclude_schemas.as_deref()).await?;
+            // Two who ask at once hear the same.
+            self.left_out.get_or_init(|| found);
+        }
+        Ok(session)
+    }
+
+    /// The schemas that backups leave out and proofs do not look at, besides ripcord's own.
+    pub fn left_out(&self) -> &[String] {
+        match self.left_out.get() {
+            Some(left_out) => &left_out.schemas,
+            // Without a target there is nothing of Supabase's either.
+            None => self.settings.backup.exclude_schemas.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// Those of them that the target has.
+    pub fn would_stay_behind(&self) -> &[String] {
+        self.left_out.get().map_or(&[], |left_out| &left_out.there)
     }
 
     /// PostgreSQL's programs of the server's major version.

@@ -217,7 +217,7 @@ async fn control_schema(session: &Session) -> Result<String> {
 }
 
 fn ladder(ctx: &Context, findings: &preflight::Findings, checks: &mut Vec<Check>) {
-    let rungs = rungs::judge(findings, false, false);
+    let rungs = rungs::judge(findings, false, false, ctx.would_stay_behind());
     let verdict = if rungs.restore == RestoreWay::Swap { Verdict::Ok } else { Verdict::Warning };
     checks.push(Check { name: "ladder", verdict, detail: rungs.tell(), hint: None });
     for warning in rungs.warnings {

@@ -87,7 +87,7 @@ pub(super) async fn open_snapshot(ctx: &Context, maintenance: &Session) -> Resul
         // bytes that every database reads in its own encoding.
         properties: databases::read_properties(maintenance, ctx.target.database()).await?,
         extensions: databases::extensions(&session).await?,
-        extras: checks::catalog_extras(&session, &ctx.settings.backup.exclude_schemas).await?,
+        extras: checks::catalog_extras(&session, ctx.left_out()).await?,
         applied: applied
             .into_iter()
             .map(|row| AppliedRecord { version: row.version, name: row.name, checksum: row.checksum })
@@ -105,7 +105,7 @@ async fn share_out(ctx: &Context, session: &Session) -> Result<Vec<Vec<Table>>> 
         return Ok(Vec::new());
     }
     share::limit_lock_waits(session, ctx.settings.backup.timeout).await?;
-    let rows = share::rows(session, &ctx.settings.backup.exclude_schemas).await.map_err(share::explain_lock)?;
+    let rows = share::rows(session, ctx.left_out()).await.map_err(share::explain_lock)?;
     Ok(share::share(rows, jobs))
 }
 
@@ -117,7 +117,7 @@ fn options(ctx: &Context, at: &AtSnapshot) -> Vec<DumpOptions> {
     let timeout = ctx.settings.backup.timeout;
     let first = DumpOptions {
         encoding: Some(at.properties.encoding.clone()),
-        exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
+        exclude_schemas: ctx.left_out().to_vec(),
         snapshot: Some(at.exported.clone()),
         exclude_data: at.shared.iter().flat_map(|tables| names(tables)).collect(),
         lock_wait: if at.shared.is_empty() { timeout } else { timeout.min(QUEUED_LOCK) },

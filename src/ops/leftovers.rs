@@ -13,7 +13,7 @@ use crate::postgres::dump::{Dump, DumpOptions};
 pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Result<()> {
     let options = DumpOptions {
         encoding: Some(live.session.server_encoding().await?),
-        exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
+        exclude_schemas: ctx.left_out().to_vec(),
         schema_only: true,
         lock_wait: ctx.settings.backup.timeout,
         ..DumpOptions::default()

@@ -45,7 +45,9 @@ pub async fn count(session: &Session, manifest: &Manifest, keys: &SubKeys, ours:
             return Ok(counted);
         }
     };
-    for (table, rows) in tables {
+    let left_out: Vec<String> = manifest.sealed.left_out.iter().map(|schema| format!("{schema}.")).collect();
+    // What the backup does not hold no restore from it touches.
+    for (table, rows) in tables.into_iter().filter(|(table, _)| !left_out.iter().any(|left| table.starts_with(left))) {
         let held = before.remove(&table).unwrap_or(0);
         let known = ours.counted_before.get(&table).copied();
         let rows = match rows {

@@ -14,7 +14,7 @@ pub async fn settle(ctx: &Context, session: &Session, plan: &mut Plan, applied: 
     if !plan.pending.iter().any(|pending| pending.migration.master) {
         return Ok(());
     }
-    if applied.is_empty() && databases::is_empty(session, &ctx.settings.backup.exclude_schemas).await? {
+    if applied.is_empty() && databases::is_empty(session, ctx.left_out()).await? {
         return Ok(());
     }
     let (masters, others) = std::mem::take(&mut plan.pending).into_iter().partition(|pending| pending.migration.master);

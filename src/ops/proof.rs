@@ -160,7 +160,7 @@ impl Evidence {
     ) -> Result<Evidence> {
         let options = DumpOptions {
             encoding: Some(session.server_encoding().await?),
-            exclude_schemas: ctx.settings.backup.exclude_schemas.clone(),
+            exclude_schemas: ctx.left_out().to_vec(),
             schema_only: depth == Depth::Schema,
             lock_wait: ctx.settings.backup.timeout,
             ..DumpOptions::default()
@@ -196,7 +196,7 @@ impl Evidence {
         };
         let mut evidence = Evidence {
             inventory: Inventory::of(&contents.toc),
-            extras: checks::catalog_extras(session, &ctx.settings.backup.exclude_schemas).await?,
+            extras: checks::catalog_extras(session, ctx.left_out()).await?,
             rows: BTreeMap::new(),
             sequences: inventory::sequence_values(&contents.toc),
             descending: inventory::descending_sequences(&contents.toc),

@@ -278,7 +278,8 @@ async fn restore_rung(run: &mut Run<'_>) -> Result<Reached> {
     let Some(backup) = run.backup.clone() else {
         return Err(Error::new(Kind::NotRecovered, "the run has no backup to restore").hint("ripcord status"));
     };
-    let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target());
+    rungs::same_set(run.ctx, &backup.manifest)?;
+    let rungs = rungs::judge(&run.live.findings, false, run.live.guard.in_target(), run.ctx.would_stay_behind());
     hooks::run(run, "before_restore").await?;
     let reached = match rungs.restore {
         RestoreWay::Swap => restore_beside(run, &backup).await,

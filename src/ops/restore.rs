@@ -216,9 +216,10 @@ async fn existing(ctx: &Context) -> Result<Option<Session>> {
 }
 
 async fn compare_with_target(ctx: &Context, session: &Session, planned: &mut Planned, request: &Request) -> Result<()> {
+    rungs::same_set(ctx, &planned.manifest)?;
     let (_, maintenance) = guard::open_maintenance(&ctx.target, &ctx.settings).await?;
     let findings = crate::postgres::preflight::look(&ctx.target, session, &maintenance).await?;
-    let rungs = rungs::judge(&findings, false, false);
+    let rungs = rungs::judge(&findings, false, false, ctx.would_stay_behind());
     planned.way = match request.mode {
         Mode::Auto => rungs.restore,
         Mode::InPlace => RestoreWay::InPlace,

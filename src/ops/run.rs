@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{BackupId, Lineage, RunId};
 use crate::journal::{Entry, Journal, Step, StepLog};
 use crate::migration::Migration;
-use crate::postgres::{databases, writes};
+use crate::postgres::{databases, supabase, writes};
 use crate::settings::{OnFailure, Writes};
 use crate::store::Store;
 
@@ -242,6 +242,26 @@ impl<'a> Run<'a> {
         self.reports.iter_mut().find(|report| report.version == version)
     }
 
+    /// PostgREST keeps the schema in mind: it is told to look again after whatever changed it, the way back included.
+    async fn tell_postgrest(&self, report: &RunReport) {
+        let changed = matches!(
+            report.outcome,
+            Outcome::Done
+                | Outcome::RolledBack
+                | Outcome::Restored
+                | Outcome::StoppedPartway
+                | Outcome::NotRecovered
+                | Outcome::VerificationFailed
+        );
+        if !self.ctx.settings.postgrest_notify || !changed {
+            return;
+        }
+        match supabase::reload_schema(&self.live.session).await {
+            Ok(()) => self.ctx.progress.note("told PostgREST to read the schema again (NOTIFY pgrst)"),
+            Err(error) => self.ctx.progress.warn(format!("PostgREST was not told to read the schema again: {error}")),
+        }
+    }
+
     /// Closes the run: rows, journal, lock. What cannot be written any more is a warning, since the
     /// outcome stands already.
     pub async fn close(mut self, mut report: RunReport) -> RunReport {
@@ -270,6 +290,7 @@ impl<'a> Run<'a> {
                 "outcome": self.row.outcome, "exit_code": report.exit_code, "database": report.database,
                 "backup": report.backup_id, "error": self.row.error,
             });
+            self.tell_postgrest(&report).await;
             let client = self.live.session.client();
             let recorded = async {
                 if let Some(failed) = &self.unrecorded {

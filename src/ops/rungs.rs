@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use super::context::{Context, Live};
 use crate::error::{Error, Result};
+use crate::manifest::Manifest;
 use crate::postgres::preflight::Findings;
+use crate::postgres::supabase;
 
 /// How a database could be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,9 +46,14 @@ impl Rungs {
 /// Finds them out. Fails when a backup could not be taken at all.
 pub async fn available(ctx: &Context, live: &Live, skip_backup: bool) -> Result<Rungs> {
     let findings = &live.findings;
-    let rungs = judge(findings, skip_backup, live.guard.in_target());
+    let rungs = judge(findings, skip_backup, live.guard.in_target(), ctx.would_stay_behind());
     if !skip_backup {
         can_dump(ctx, findings)?;
+    }
+    if let [_, ..] = ctx.would_stay_behind() {
+        for what in supabase::leaning(&live.session, ctx.would_stay_behind()).await? {
+            ctx.progress.warn(format!("{what}: a restore in place would be refused until it is dropped"));
+        }
     }
     for warning in &rungs.warnings {
         ctx.progress.warn(warning.clone());
@@ -86,10 +93,13 @@ fn can_dump(ctx: &Context, findings: &Findings) -> Result<()> {
 }
 
 /// Pure: from what was found to what could be done.
-pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool) -> Rungs {
+pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool, left_out: &[String]) -> Rungs {
     let mut why_not_swap = Vec::new();
     if lock_in_target {
         why_not_swap.push("no other database of the server can be reached (--maintenance-db)".to_owned());
+    }
+    if !left_out.is_empty() {
+        why_not_swap.push(format!("schemas that the backup leaves out would not come along: {}", left_out.join(", ")));
     }
     let mut warnings = Vec::new();
     if !findings.superuser && !findings.createdb {
@@ -139,4 +149,24 @@ pub fn judge(findings: &Findings, skip_backup: bool, lock_in_target: bool) -> Ru
         RestoreWay::InPlace
     };
     Rungs { restore, why_not_swap, warnings }
+}
+
+/// A restore over the target makes it what the backup holds. Where the two do not mean the same schemas, it would drop
+/// those that the backup left out, or prove nothing of those that it holds.
+pub fn same_set(ctx: &Context, manifest: &Manifest) -> Result<()> {
+    let now = ctx.left_out();
+    let backed_up = &manifest.sealed.left_out;
+    let blocks = || manifest.sealed.streams.iter().flat_map(|stream| &stream.index.blocks);
+    let hint = format!("set under `[backup]` in ripcord.toml: exclude_schemas = {backed_up:?}");
+    if let Some(schema) = backed_up.iter().find(|schema| !now.contains(schema)) {
+        let fact = format!("the backup leaves out schema `{schema}`, and a restore would drop it");
+        return Err(Error::refused(fact).hint(hint));
+    }
+    match now.iter().find(|schema| blocks().any(|block| !block.large_objects && block.namespace.lossy() == **schema)) {
+        None => Ok(()),
+        Some(schema) => Err(Error::refused(format!(
+            "the backup holds schema `{schema}`, which is left out here, so that its restore could not be proved"
+        ))
+        .hint(hint)),
+    }
 }

@@ -253,6 +253,11 @@ async fn empty(ctx: &Context) -> Result<BackupId> {
     if let Some(run) = unfinished(ctx, live.lineage).await?.first() {
         return Err(Error::refused(format!("run `{}` was not finished", run.run)).hint("ripcord recover"));
     }
+    if let [_, ..] = ctx.would_stay_behind() {
+        return Err(Error::refused("`fresh` drops every schema, and a backup would not hold all of them")
+            .because(format!("left out are {}", ctx.would_stay_behind().join(", ")))
+            .hint("set `exclude_schemas = []` under `[backup]` in ripcord.toml"));
+    }
     let wanted = Request {
         purpose: Purpose::Safety,
         run: None,

@@ -211,7 +211,7 @@ fn pooler(target: &Target) -> Error {
         target.redacted()
     ))
     .because("a lock and a snapshot belong to one session and would be lost")
-    .hint("give a URL that leads to PostgreSQL itself")
+    .hint("give a URL that leads to PostgreSQL itself (DIRECT_URL beside DATABASE_URL)")
 }
 
 async fn locked(session: &Session, target: &Target) -> Error {

@@ -14,6 +14,7 @@ pub mod quote;
 pub mod salvage;
 pub mod session;
 pub mod share;
+pub mod supabase;
 pub mod swap;
 pub mod target;
 pub mod tools;

@@ -133,6 +133,7 @@ fn write_backup(store: &Store, lineage: Lineage, keys: &[&MasterKey], number: us
         snapshot: String::new(),
         wal_lsn: String::new(),
         tags: vec![format!("number-{number}")],
+        left_out: Vec::new(),
     };
     let wraps: Vec<_> = keys.iter().map(|key| key.wrap(id, &data_key)).collect();
     store.commit_manifest(lineage, id, &manifest::encode(&clear, &wraps, &sealed, &subkeys).unwrap()).unwrap();

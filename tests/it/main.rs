@@ -32,6 +32,7 @@ mod salvage;
 mod secrets;
 mod statements;
 mod status;
+mod supabase;
 mod support;
 mod swap;
 mod tables;

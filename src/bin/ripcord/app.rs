@@ -164,6 +164,7 @@ impl App {
             },
             faults: self.faults(),
             stands_for: None,
+            left_out: std::sync::OnceLock::new(),
             settings,
         })
     }

@@ -139,7 +139,7 @@ fn explain_refusal(said: &DbError, target: &Target) -> Error {
         "55000" => explained.hint("the database is closed to connections: see `ripcord status`, or `ripcord recover`"),
         "53300" => explained.hint("end sessions that are not needed, or raise `max_connections`"),
         "08P01" if message.contains("startup parameter") => {
-            explained.hint("this is a connection pooler: give a URL that leads to PostgreSQL itself")
+            explained.hint("this is a connection pooler: give a URL that leads to PostgreSQL itself (DIRECT_URL)")
         }
         _ => explained,
     }

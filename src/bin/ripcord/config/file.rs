@@ -61,6 +61,8 @@ pub struct Section {
     pub hooks: HooksTable,
     /// What must be there after a run.
     pub expect: ExpectTable,
+    /// The API in front of the database.
+    pub postgrest: PostgrestTable,
     /// Log files.
     pub logs: LogsTable,
     /// How migrations are judged.
@@ -153,6 +155,14 @@ pub struct RetentionTable {
 pub struct DrillTable {
     /// The last good drill may be as old as this; `0s`: its age is not looked at.
     pub max_age: Option<Unit<DurationUnit>>,
+}
+
+/// `[postgrest]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgrestTable {
+    /// It is told to read the schema again.
+    pub notify: Option<bool>,
 }
 
 /// `[timeouts]`.

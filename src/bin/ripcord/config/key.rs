@@ -23,11 +23,12 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const MAX_FILE_BYTES: u64 = 4096;
 
 /// Variables that a key command has no need of.
-const KEPT_FROM_COMMANDS: [&str; 8] = [
+const KEPT_FROM_COMMANDS: [&str; 9] = [
     "BACKUP_ENCRYPTION_KEY",
     "RIPCORD_KEY",
     "DATABASE_URL",
     "RIPCORD_DATABASE_URL",
+    "DIRECT_URL",
     "PGPASSWORD",
     "SUPABASE_SERVICE_KEY",
     "SUPABASE_DB_PASSWORD",

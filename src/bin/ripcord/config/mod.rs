@@ -142,6 +142,7 @@ pub fn resolve(typed: &Overrides, mut variables: Variables, cwd: &Path) -> Resul
     let why_no_recovery_key = more.why_none;
     let incomplete = health::resolve(&mut settings, &mut resolver, typed, &variables, file.as_ref(), table)?;
     let why_no_database = supabase::database_url(&mut settings, &mut resolver, &variables);
+    warnings.extend(supabase::direct_url(&mut settings, &mut resolver, &variables));
     if let Some(url) = file_with_password(file.as_ref(), table) {
         warnings.push(format!(
             "`{}` holds a password in `database_url`; put the URL into DATABASE_URL or the password into ~/.pgpass",
@@ -347,6 +348,12 @@ pub fn secrets(resolved: &Resolved) -> Vec<String> {
     }
     let values = resolved.settings.variables.values().flatten();
     secrets.extend(values.map(|value| value.expose_secret().to_owned()));
+    for name in ["DATABASE_URL", "DIRECT_URL"] {
+        let written =
+            resolved.variables.get(name).map_or(Vec::new(), |url| crate::render::scrub::passwords_in(url.text));
+        // Of the two only one is in effect, and it was taken above.
+        secrets.extend(written.into_iter().filter(|secret| !secrets.contains(secret)).collect::<Vec<_>>());
+    }
     for name in ["PGPASSWORD", "SUPABASE_SERVICE_KEY", "SUPABASE_DB_PASSWORD"] {
         secrets.extend(resolved.variables.get(name).map(|variable| variable.text.to_owned()));
     }

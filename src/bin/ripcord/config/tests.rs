@@ -218,6 +218,64 @@ fn supabase_needs_its_databases_password() {
     assert!(world.run("status").why_no_database.is_none());
 }
 
+const POOLED: &str = "postgresql://postgres.ref:p-w@aws-0-eu.pooler.supabase.com:6543/postgres?pgbouncer=true";
+const DIRECT: &str = "postgresql://postgres:direct-pw@db.ref.supabase.co:5432/postgres";
+
+#[test]
+fn a_pooler_is_gone_around_by_direct_url() {
+    let url = |resolved: &Resolved| resolved.settings.database_url.as_ref().unwrap().expose_secret().to_owned();
+    let resolved = World::new().set("DATABASE_URL", POOLED).set("DIRECT_URL", DIRECT).run("config");
+    assert_eq!(url(&resolved), DIRECT);
+    let from = source(&resolved, "database_url");
+    assert_eq!(from, "DIRECT_URL from the environment, since DATABASE_URL leads to a pooler");
+    assert_eq!(
+        resolved.notes,
+        ["using `DIRECT_URL` from the environment, since `DATABASE_URL` leads to a connection pooler"]
+    );
+    assert!(secrets(&resolved).contains(&"direct-pw".to_owned()) && secrets(&resolved).contains(&"p-w".to_owned()));
+    assert!(!format!("{:?} {:?}", resolved.entries, resolved.notes).contains("-pw"));
+
+    for pooled in
+        ["postgres://u:p@ep-x-pooler.eu.aws.neon.tech/d", "postgres://h/d?pgbouncer=true", "host=h port=6543 dbname=d"]
+    {
+        let world = World::new().set("DATABASE_URL", pooled).set("DIRECT_URL", DIRECT);
+        assert_eq!(url(&world.run("status")), DIRECT, "{pooled}");
+    }
+    let world = World::new().file(".env", &format!("DATABASE_URL={POOLED}\nDIRECT_URL={DIRECT}\n"));
+    assert_eq!(url(&world.run("status -e dev")), DIRECT);
+}
+
+#[test]
+fn direct_url_counts_only_where_it_must() {
+    let url = |resolved: &Resolved| resolved.settings.database_url.as_ref().unwrap().expose_secret().to_owned();
+    let stays = |world: World, typed: &str, expected: &str| {
+        let resolved = world.run(typed);
+        assert_eq!(url(&resolved), expected);
+        resolved.warnings
+    };
+    // Session mode holds locks; a password may look like a port.
+    for plain in [
+        "postgresql://h:5432/d",
+        "postgresql://postgres.ref@aws-0-eu.pooler.supabase.com:5432/postgres",
+        "postgresql://u:6543@h/d",
+    ] {
+        let world = World::new().set("DATABASE_URL", plain).set("DIRECT_URL", DIRECT);
+        assert!(stays(world, "status", plain).is_empty(), "{plain}");
+    }
+    let typed = World::new().set("DATABASE_URL", "postgresql://h/d").set("DIRECT_URL", DIRECT);
+    stays(typed, &format!("status --database-url {POOLED}"), POOLED);
+    let ours = World::new().set("RIPCORD_DATABASE_URL", POOLED).set("DATABASE_URL", POOLED).set("DIRECT_URL", DIRECT);
+    stays(ours, "status", POOLED);
+
+    let alone = stays(World::new().set("DATABASE_URL", POOLED), "status", POOLED);
+    assert!(alone[0].contains("set `DIRECT_URL`"), "{alone:?}");
+    let both = World::new().set("DATABASE_URL", POOLED).set("DIRECT_URL", POOLED);
+    assert!(stays(both, "status", POOLED)[0].contains("and so does `DIRECT_URL`"));
+    let elsewhere = World::new().set("DATABASE_URL", POOLED).file(".env", &format!("DIRECT_URL={DIRECT}\n"));
+    let warned = stays(elsewhere, "status -e dev", POOLED);
+    assert!(warned[0].contains("`DIRECT_URL` from .env is not used"), "{warned:?}");
+}
+
 #[test]
 fn health_checks_come_from_file_and_options() {
     let text = "[[health]]\nurl = \"https://app/health\"\nexpect_status = [200]\nexpect_json = { \"/status\" = \"ok\", \"/ready\" = true }\nheaders = { Authorization = { env = \"HEALTH_TOKEN\" }, Accept = \"text/plain\" }\nsuccesses = 5\ninterval = \"1s\"\n\n[[health]]\ncommand = \"./check\"\n";

@@ -150,6 +150,8 @@ pub fn settings(
         resolver.value("expect.policies", None, &[], |section| section.expect.policies.clone(), Vec::new())?;
     let expect_not_valid =
         resolver.value("expect.not_valid", None, &[], |section| section.expect.not_valid.clone(), Vec::new())?;
+    let postgrest_notify =
+        resolver.value("postgrest.notify", None, &[], |section| section.postgrest.notify, defaults.postgrest_notify)?;
     let checks_dir = resolver.path("expect.checks", None, base, |section| section.expect.checks.clone())?;
     let logs_dir = resolver.path("logs.dir", None, base, |section| section.logs.dir.clone())?;
 
@@ -187,6 +189,7 @@ pub fn settings(
             expect_functions,
             expect_policies,
             expect_not_valid,
+            postgrest_notify,
             checks_dir,
             logs_dir,
             lint,
@@ -249,13 +252,8 @@ fn backup_settings(resolver: &mut Resolver<'_>, typed: &Overrides, defaults: &Se
             |section| section.backup.timeout.map(file::Unit::get),
             defaults.backup.timeout,
         )?,
-        exclude_schemas: resolver.value(
-            "backup.exclude_schemas",
-            None,
-            &[],
-            |section| section.backup.exclude_schemas.clone(),
-            Vec::new(),
-        )?,
+        exclude_schemas: resolver
+            .optional("backup.exclude_schemas", None, &[], |section| section.backup.exclude_schemas.clone())?,
     })
 }
 
