@@ -295,13 +295,10 @@ pub async fn authenticate(ctx: &Context, backup: &Taken) -> Result<()> {
         Ok(())
     })
     .await
-    .map_err(|error: Error| {
-        error.context(format!("backup `{id}` is damaged")).hint("restore another one: ripcord backup list")
-    });
-    if let Err(error) = &result {
-        mark_if_damaged(ctx, lineage, id, error).await;
-    }
-    result
+    .map_err(|error: Error| error.context(format!("backup `{id}` is damaged")));
+    let Err(error) = result else { return Ok(()) };
+    mark_if_damaged(ctx, lineage, id, &error).await;
+    Err(error.hint(super::catalog::instead_of(ctx, lineage, id).await))
 }
 
 /// Authenticates a whole backup: its manifest and every stream. Marks it verified or damaged. One that is being sealed
@@ -356,9 +353,11 @@ async fn look_through(ctx: &Context, lineage: Lineage, id: BackupId) -> (Result<
         Ok(())
     })
     .await
-    .map_err(|error| {
-        error.context(format!("backup `{id}` is damaged")).hint("restore another one: ripcord backup list")
-    });
+    .map_err(|error: Error| error.context(format!("backup `{id}` is damaged")));
+    let result = match result {
+        Err(error) => Err(error.hint(super::catalog::instead_of(ctx, lineage, id).await)),
+        result => result,
+    };
     let mark = match &result {
         Ok(()) => Mark::Verified { at: clock::now(), level: "archive".to_owned() },
         Err(error) => damaged(error),

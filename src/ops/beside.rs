@@ -20,7 +20,7 @@ use crate::journal::{Journal, Step};
 use crate::manifest::Manifest;
 use crate::postgres::counts::{self, Moment};
 use crate::postgres::writes::Counted;
-use crate::postgres::{Session, Target, Tools, databases, load, supabase, swap};
+use crate::postgres::{Session, Tools, databases, load, swap};
 use crate::settings::Writes;
 
 /// A restored database that waits beside the target.
@@ -407,13 +407,13 @@ async fn carry_history(ctx: &Context, inside: &Session, backup: &Taken, scratch:
 }
 
 /// The applied set of a backup: version and checksum.
-fn applied_of(backup: &Taken) -> Vec<(String, String)> {
+pub(super) fn applied_of(backup: &Taken) -> Vec<(String, String)> {
     backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect()
 }
 
 /// The rows that the target has. Where it lacks one that the backup knows, its control schema was lost; then
 /// the manifests tell what it held, as far as there are backups.
-async fn whole_history(
+pub(super) async fn whole_history(
     ctx: &Context,
     rows: std::collections::BTreeMap<String, serde_json::Value>,
     backup: &Taken,
@@ -451,77 +451,6 @@ pub async fn import_history(
         Session::connect(&ctx.target.with_database(database), "history", ctx.settings.timeouts.connect).await?;
     control::import_rows(session.client(), rows, &applied).await?;
     session.close().await;
-    Ok(())
-}
-
-/// What a prepared transaction has locked it keeps locked until somebody ends it: the load would wait for that for
-/// ever, with everything else locked by itself.
-async fn refuse_beside_prepared(live: &Live) -> Result<()> {
-    // language=SQL
-    let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts AS p \
-               WHERE p.database OPERATOR(pg_catalog.=) pg_catalog.current_database() ORDER BY 1";
-    let gids: Vec<String> =
-        live.session.rows(sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
-    match gids.first() {
-        None => Ok(()),
-        Some(first) => Err(Error::new(Kind::NotRecovered, "a restore in place would wait for prepared transactions")
-            .because(format!("open are {}", gids.join(", ")))
-            .hint(format!(
-                "COMMIT PREPARED or ROLLBACK PREPARED {}, then: ripcord recover",
-                crate::postgres::quote::literal(first)
-            ))),
-    }
-}
-
-/// In place, where no database can be created: one transaction that drops what the backup holds and
-/// loads it again. The caller has taken a safety backup.
-pub async fn in_place(ctx: &Context, live: &mut Live, journal: &mut Journal, backup: &Taken) -> Result<()> {
-    let target: Target = ctx.target.clone();
-    ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, target.database()));
-    super::rungs::same_set(ctx, &backup.manifest)?;
-    refuse_beside_prepared(live).await?;
-    if let Some(what) = supabase::leaning(&live.session, ctx.left_out()).await?.into_iter().next() {
-        return Err(Error::new(Kind::NotRecovered, "a restore in place cannot replace what is needed elsewhere")
-            .because(format!("{what}, and its schema is left out of the backup"))
-            .hint("drop it, then: ripcord recover; then make it again"));
-    }
-    let (plan, _) = source::load_plan(ctx, backup)?;
-    journal.record(Step::InPlaceBegan { backup: backup.id })?;
-    let loading = async {
-        super::leftovers::drop_new_objects(ctx, live, backup).await?;
-        ctx.faults.at("in_place_began").await;
-        load::load_in_place(&live.tools, &target, &plan, &ctx.progress).await
-    };
-    let limit = ctx.settings.timeouts.lock;
-    let (loaded, blocked) = tokio::select! {
-        loaded = loading => (Some(loaded?), None),
-        blocked = swap::stuck_behind(live.maintenance(), target.database(), limit) => (None, Some(blocked)),
-    };
-    let Some(loaded) = loaded else {
-        // What it was doing is undone by the server; of the objects that came after the backup some may be gone.
-        let _ = live.session.cancel().await;
-        let (pid, who) = blocked.transpose()?.unwrap_or_default();
-        return Err(Error::new(
-            Kind::NotRecovered,
-            format!("the restore in place has waited for a lock longer than {}s", limit.as_secs_f64()),
-        )
-        .because(format!("{who} holds it"))
-        .hint(format!("let it end, or: psql -c 'SELECT pg_terminate_backend({pid})'; then the same command again")));
-    };
-    for warning in loaded.warnings {
-        ctx.progress.warn(warning);
-    }
-    ctx.faults.at("in_place_loaded").await;
-    let applied = applied_of(backup);
-    let rows = control::export_rows(live.session.client()).await?;
-    let whole = whole_history(ctx, rows.clone(), backup).await?;
-    if whole == rows {
-        control::set_applied(live.session.client(), &applied).await?;
-    } else {
-        control::rebuild(live.session.client(), live.lineage, &whole, &applied).await?;
-    }
-    journal.record(Step::InPlaceDone)?;
-    ctx.progress.finished("in_place", "loaded in one transaction");
     Ok(())
 }
 

@@ -267,6 +267,23 @@ pub async fn resolve(ctx: &Context, lineage: Lineage, selector: &str) -> Result<
     }
 }
 
+/// What to restore in place of a damaged backup: the newest good one that is older, else the newest good one.
+pub async fn instead_of(ctx: &Context, lineage: Lineage, damaged: BackupId) -> String {
+    let items = list(ctx, lineage, &[], &BTreeMap::new()).await.unwrap_or_default();
+    let good =
+        |item: &&Item| item.status == "verified" && item.id != damaged && item.purpose != Purpose::Safety.as_str();
+    let older = items.iter().filter(good).filter(|item| item.id < damaged).max_by_key(|item| item.created_at);
+    let (item, which) = match older {
+        Some(item) => (item, "the one before it"),
+        None => match items.iter().filter(good).max_by_key(|item| item.created_at) {
+            Some(item) => (item, "another one"),
+            None => return "there is no other good one; when the database lives: ripcord backup create".to_owned(),
+        },
+    };
+    let at = item.created_at.format("%Y-%m-%d %H:%M:%S UTC");
+    format!("restore {which}, of {at}: ripcord restore {}", item.id)
+}
+
 /// Tells newer backups than the one chosen that the history knows and the store lacks.
 pub async fn warn_of_missing(ctx: &Context, lineage: Lineage, chosen: BackupId, rows: &[BackupRow]) -> Result<()> {
     let store = ctx.store.clone();

@@ -254,7 +254,7 @@ async fn look_around(
 }
 
 /// The keys held must open what is there already: a wrong key is found before anything is dumped under it.
-async fn opens_newest(ctx: &Context, lineage: Lineage) -> Result<()> {
+pub async fn opens_newest(ctx: &Context, lineage: Lineage) -> Result<()> {
     let Ok(ring) = ctx.keys() else { return Ok(()) };
     let held: Vec<_> = ring.keys().iter().map(crate::keys::MasterKey::id).collect();
     let store = ctx.store.clone();

@@ -251,6 +251,12 @@ fn ladder(ctx: &Context, findings: &preflight::Findings, checks: &mut Vec<Check>
 
 async fn drilled(ctx: &Context, checks: &mut Vec<Check>) {
     let Ok(status) = status::status(ctx).await else { return };
+    if let Some(error) = &status.wrong_key {
+        push(checks, "key of the backups", Err(error.clone()));
+    }
+    for run in &status.unfinished {
+        warn(checks, "runs", format!("run `{run}` was not finished"), Some("ripcord recover"));
+    }
     match (&status.last_backup, status.last_drill) {
         (None, _) => warn(checks, "last backup", "there is none yet", Some("ripcord backup create")),
         (Some(item), _) => push(

@@ -2,15 +2,18 @@
 //! backup is dropped first, by the statements that pg_dump itself writes for it.
 
 use std::io::Read;
+use std::sync::{Mutex, PoisonError};
 
 use super::backup::Taken;
 use super::context::{Context, Live, blocking};
+use super::in_place::Progressed;
 use crate::archive::{Inventory, Toc};
 use crate::error::{Error, Result};
 use crate::postgres::dump::{Dump, DumpOptions};
 
-/// Drops every object that the target has and the backup has not.
-pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Result<()> {
+/// Drops every object that the target has and the backup has not; each that is gone stands in `so_far`.
+pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken, so_far: &Mutex<Progressed>) -> Result<()> {
+    let note = |change: &dyn Fn(&mut Progressed)| change(&mut so_far.lock().unwrap_or_else(PoisonError::into_inner));
     let options = DumpOptions {
         encoding: Some(live.session.server_encoding().await?),
         exclude_schemas: ctx.left_out().to_vec(),
@@ -39,10 +42,13 @@ pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken) -> Res
         })?;
         ctx.progress.note(format!("dropping {name}, which came after the backup"));
         let guarded = if_exists(statement);
-        live.session
-            .batch(&guarded)
-            .await
-            .map_err(|error| error.context(format!("{name} came after the backup and could not be dropped")))?;
+        note(&|so_far| so_far.dropping = Some(name.clone()));
+        let dropped = live.session.batch(&guarded).await;
+        if !dropped.as_ref().is_err_and(Error::connection_lost) {
+            note(&|so_far| so_far.dropping = None);
+        }
+        dropped.map_err(|error| error.context(format!("{name} came after the backup and could not be dropped")))?;
+        note(&|so_far| so_far.dropped.push(name.clone()));
     }
     Ok(())
 }

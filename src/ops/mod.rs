@@ -19,6 +19,7 @@ pub mod fault;
 pub mod heartbeat;
 pub mod hooks;
 pub mod import;
+pub mod in_place;
 pub mod judge;
 pub mod keys;
 pub mod losses;

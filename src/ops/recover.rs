@@ -362,7 +362,7 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
     };
     let safety = backup::take(run.ctx, &run.live, &safety).await?;
     run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;
-    beside::in_place(run.ctx, &mut run.live, &mut run.journal, backup).await?;
+    super::in_place::in_place(run, backup).await?;
     let proof = prove_in_place(run, backup).await?;
     after_restore(run, backup, None).await?;
     let mut reached = Reached::new(
@@ -384,7 +384,7 @@ pub(super) fn ask_about_writes(error: Error) -> Error {
 }
 
 /// In place there is no second database to compare beforehand, so every row is read afterwards.
-pub async fn prove_in_place(run: &Run<'_>, backup: &Taken) -> Result<Proof> {
+pub async fn prove_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Proof> {
     let after =
         Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Rows).await?;
     let mut proof = Evidence::of_manifest(&backup.manifest).compare(&after, Depth::Rows);
@@ -392,6 +392,7 @@ pub async fn prove_in_place(run: &Run<'_>, backup: &Taken) -> Result<Proof> {
     beside::accept_benign(&mut proof, &toc, &after);
     proof.kind = "digests".to_owned();
     if proof.holds {
+        super::in_place::proved(run);
         return Ok(proof);
     }
     Err(Error::new(Kind::NotRecovered, "the database was restored in place, but is not what was backed up")
@@ -452,6 +453,9 @@ async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: E
         Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell("")),
         None => "UNKNOWN, do not retry".to_owned(),
     };
+    // A restore in place may have come so far that this is not all.
+    let in_place = run.in_place.state(run).filter(|state| *state != database);
+    let database = in_place.map_or(database.clone(), |state| format!("{database}; {state}"));
     let hint = second.hint_text().map_or_else(|| "ripcord recover".to_owned(), str::to_owned);
     let mut told = first;
     told = told.because(format!("bringing it back failed as well: {}", second.one_line()));

@@ -282,7 +282,12 @@ pub async fn find_lineage(ctx: &Context, session: Option<&Session>, from_databas
             if !names.is_empty() {
                 error = error.because(format!("it has backups of {}", names.join(", ")));
             }
-            Err(error.hint("name the database that was backed up: ripcord restore latest --from-database NAME"))
+            let name = match names.as_slice() {
+                [_] => known.first().map_or("NAME", |(_, database, _)| database),
+                _ => "NAME",
+            };
+            Err(error
+                .hint(format!("name the database that was backed up: ripcord restore latest --from-database {name}")))
         }
         many => {
             let mut error =
@@ -388,21 +393,26 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
             }
             report
         }
-        Err(error) => {
-            let database = if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
-                "UNKNOWN, do not retry"
-            } else {
-                "unchanged"
-            };
-            let outcome = match error.kind() {
-                Kind::NotRecovered if database == "unchanged" => Outcome::Refused,
-                _ => Outcome::of(&error),
-            };
-            RunReport::new("restore", outcome, database).failed(error)
-        }
+        Err(error) => failed(&run, error),
     };
     report.backup_id = Some(backup.id);
     run.close(report).await
+}
+
+/// How it ended, and the state of the database: a restore in place may have done a part of it.
+fn failed(run: &Run<'_>, error: Error) -> RunReport {
+    if let Some(state) = run.in_place.state(run) {
+        let error = error.hint_if_none("ripcord recover");
+        return RunReport::new("restore", Outcome::NotRecovered, state).failed(error);
+    }
+    if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
+        return RunReport::new("restore", Outcome::NotRecovered, "UNKNOWN, do not retry").failed(error);
+    }
+    let outcome = match error.kind() {
+        Kind::NotRecovered => Outcome::Refused,
+        _ => Outcome::of(&error),
+    };
+    RunReport::new("restore", outcome, "unchanged").failed(error)
 }
 
 async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Result<Run<'a>> {
@@ -487,7 +497,7 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(
     };
     let safety = backup::take(ctx, &run.live, &safety).await?;
     run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;
-    beside::in_place(ctx, &mut run.live, &mut run.journal, backup).await?;
+    super::in_place::in_place(run, backup).await?;
     let proof = super::recover::prove_in_place(run, backup).await?;
     let mut report = RunReport::new(
         "restore",

@@ -352,6 +352,7 @@ async fn resume<'a>(ctx: &'a Context, live: Live, dead: &Unfinished, intent: &In
         approver: None,
         heartbeat: None,
         strict: false,
+        in_place: super::in_place::Progressed::default(),
         unrecorded: None,
     })
 }
@@ -502,9 +503,9 @@ async fn finish_in_place(mut run: Run<'_>) -> RunReport {
         Ok(report) => report,
         Err(error) => {
             let hint = error.hint_text().unwrap_or("ripcord recover").to_owned();
-            RunReport::new("recover", Outcome::NotRecovered, "PARTLY restored in place; the database is open")
-                .failed(error)
-                .hint(hint)
+            let state = run.in_place.state(&run);
+            let state = state.unwrap_or_else(|| "PARTLY restored in place; the database is open".to_owned());
+            RunReport::new("recover", Outcome::NotRecovered, state).failed(error).hint(hint)
         }
     };
     run.close(report).await
@@ -527,7 +528,7 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
             let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
             losses::allow(run.ctx, &counted, run.writes, &backup).map_err(super::recover::ask_about_writes)?;
             backup::verify(run.ctx, run.live.lineage, backup.id).await?;
-            beside::in_place(run.ctx, &mut run.live, &mut run.journal, &backup).await?;
+            super::in_place::in_place(run, &backup).await?;
             prove_in_place(run, &backup).await?
         }
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::backup::Taken;
 use super::context::{Context, Live, TOOL_VERSION, blocking};
 use super::heartbeat::Heartbeat;
+use super::in_place::Progressed;
 use super::journals::{Readers, hand_to_all};
 use super::losses::Ours;
 use super::migrate::resumption::Resumption;
@@ -53,6 +54,8 @@ pub struct Run<'a> {
     pub approver: Option<String>,
     /// Whether every table is locked against writers before the first statement of a transaction: the strict fence.
     pub strict: bool,
+    /// What a restore in place has done that is not proved yet.
+    pub in_place: Progressed,
     /// A failed attempt that could not be written down while the server was gone.
     pub unrecorded: Option<MigrationRow>,
 }
@@ -149,6 +152,7 @@ impl<'a> Run<'a> {
             approver: None,
             heartbeat: None,
             strict: false,
+            in_place: Progressed::default(),
             unrecorded: None,
         };
         run.show_lock(command).await?;
@@ -385,7 +389,7 @@ impl Unfinished {
 pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinished>> {
     let store = ctx.store.clone();
     let key = ctx.keys()?.clone();
-    blocking(move || {
+    let read = blocking(move || {
         let mut found = Vec::new();
         let readers = Readers::of(&store, &key, lineage)?;
         for run in store.runs(lineage)? {
@@ -396,7 +400,12 @@ pub async fn unfinished(ctx: &Context, lineage: Lineage) -> Result<Vec<Unfinishe
         }
         Ok(found)
     })
-    .await
+    .await;
+    if read.as_ref().is_err_and(|error| error.kind() == Kind::Refused) {
+        // A wrong key is the likelier cause, and another thing to do.
+        super::context::opens_newest(ctx, lineage).await?;
+    }
+    read
 }
 
 /// What a run wrote down, checked; empty when it has no journal here.

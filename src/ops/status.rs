@@ -10,7 +10,7 @@ use super::masters;
 use super::run::unfinished;
 use crate::clock::Time;
 use crate::control::{self, LockRow, MigrationRow};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::manifest::IMPORTED;
 use crate::migration::plan::{self, Selection};
 use crate::postgres::{Session, databases, guard};
@@ -37,6 +37,9 @@ pub struct Status {
     pub state: String,
     /// The command to run next, when there is one.
     pub next: Option<String>,
+    /// Set when the keys at hand do not open the newest backup.
+    #[serde(skip)]
+    pub wrong_key: Option<Error>,
     /// Files in the folder.
     pub total: usize,
     /// Applied migrations.
@@ -81,6 +84,7 @@ pub async fn status(ctx: &Context) -> Result<Status> {
         database: ctx.target.database().to_owned(),
         state: String::new(),
         next: None,
+        wrong_key: None,
         total: 0,
         applied: 0,
         failed: 0,
@@ -143,7 +147,10 @@ pub async fn status(ctx: &Context) -> Result<Status> {
             match unfinished(ctx, lineage).await {
                 Ok(runs) => status.unfinished = runs.into_iter().map(|run| run.run.to_string()).collect(),
                 // With another key, or an altered journal: told, and the rest is still shown.
-                Err(error) => status.notes.push(error.one_line()),
+                Err(error) => {
+                    status.wrong_key = Some(error.clone()).filter(|error| error.kind() == Kind::Usage);
+                    status.notes.push(error.one_line());
+                }
             }
         }
         if let Ok((_, maintenance)) = guard::open_maintenance(&ctx.target, &ctx.settings).await {
@@ -159,6 +166,10 @@ pub async fn status(ctx: &Context) -> Result<Status> {
     session.close().await;
     conclude(&mut status, lineage.is_some(), working);
     tell_of_others(&mut status, &other);
+    if status.wrong_key.is_some() {
+        // None would get far.
+        status.next = None;
+    }
     Ok(status)
 }
 

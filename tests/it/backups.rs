@@ -122,7 +122,7 @@ fn every_level_of_verifying_finds_its_damage() {
     // A damaged one is never the latest, and cannot be restored or counted on.
     assert_eq!(project.json(&["restore", "latest", "--dry-run"]).result()["backup_id"], good.as_str());
     let refused = project.run(&["restore", &bad, "--confirm", &db.name]).expect_code(6);
-    refused.expect_end("unchanged", "ripcord backup list");
+    refused.expect_end("unchanged", &format!("ripcord restore {good}"));
     assert_eq!(db.sql("select count(*) from orders"), "100");
     assert_eq!(project.json(&["aside", "list"]).items().len(), 0);
 }
@@ -231,6 +231,15 @@ fn another_key_opens_nothing() {
     assert!(matches!(wrong.code, 1 | 2 | 6), "{wrong:#?}");
     assert!(wrong.stderr.contains("key"), "{wrong:#?}");
     assert_eq!(db.sql("select count(*) from orders"), "100");
+    // Whoever looks around is told the same, and not that somebody altered a journal.
+    let told = "the key is not the one that this database's backups were made with";
+    project.run(&["apply"]).expect_code(0);
+    let recover = other.run(&["recover"]).expect_code(2);
+    assert!(recover.stderr.contains(told), "{recover:#?}");
+    let doctor = other.run(&["doctor"]);
+    assert!(doctor.stdout.contains("FAILED   key of the backups"), "{doctor:#?}");
+    let status = other.run(&["status"]);
+    assert!(status.stdout.contains(told) && !status.stdout.contains("next: "), "{status:#?}");
 }
 
 #[test]
@@ -299,4 +308,22 @@ fn a_dump_that_fails_is_a_failed_backup_and_nothing_goes() {
     let items = project.json(&["backup", "list"]).items();
     assert_eq!(items.iter().filter(|item| item["status"] == "verified").count(), 2, "{items:#?}");
     assert_eq!(project.json(&["restore", "latest", "--dry-run"]).result()["backup_id"], good.as_str());
+}
+
+#[test]
+fn a_damaged_newest_backup_names_the_one_before_it() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.shop();
+    project.run(&["apply"]).expect_code(0);
+    let older = project.backup(&[]);
+    let newest = project.backup(&[]);
+    damage(&project, &newest);
+
+    let ran = project.json(&["restore", "latest", "--confirm", &db.name]).expect_code(6);
+
+    let hint = ran.result()["hint"].as_str().unwrap().to_owned();
+    let next = hint.split("ripcord ").last().unwrap();
+    assert_eq!(next, format!("restore {older}"), "{ran:#?}");
+    project.run(&["restore", &older, "--confirm", &db.name]).expect_code(0);
 }

@@ -235,6 +235,30 @@ fn our_own_queries_run_nobodys_functions_even_for_a_superuser() {
     }
 }
 
+/// Every query above is qualified by hand as well; this is what holds for the one that somebody forgets.
+#[tokio::test]
+async fn a_session_of_ours_finds_nobodys_functions_for_a_query_that_qualifies_nothing() {
+    let case = Case::new();
+    case.sql("drop event trigger trap");
+    case.as_evil(&hijack());
+    let target = crate::postgres_a::target_of(&case.cluster.url("shop"));
+    let unqualified = "select count(*) from pg_catalog.pg_class c where c.relname = 'x'";
+    let limit = std::time::Duration::from_secs(30);
+    for purpose in ["backup", "restore", "recover", "history"] {
+        let session = ripcord::postgres::Session::connect(&target, purpose, limit).await.unwrap();
+        session.rows(unqualified).await.unwrap();
+        case.holds(purpose);
+        session.close().await;
+    }
+    // A migration's session has the database's own, and there the guarded way holds.
+    let session = ripcord::postgres::Session::connect(&target, "run", limit).await.unwrap();
+    session.ours(unqualified).await.unwrap();
+    case.holds("a guarded query");
+    session.rows(unqualified).await.unwrap();
+    assert!(case.lost());
+    case.forget();
+}
+
 #[test]
 fn a_superuser_is_told_before_it_loads_what_another_role_owns() {
     let case = Case::new();

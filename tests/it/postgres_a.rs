@@ -24,7 +24,7 @@ fn settings(url: &str) -> Settings {
 }
 
 /// A target as a URL and nothing else gives it: no variable of the test's own environment counts.
-fn target_of(url: &str) -> Target {
+pub(crate) fn target_of(url: &str) -> Target {
     Target::resolve(&settings(url), &|_| None).unwrap()
 }
 

@@ -438,3 +438,63 @@ fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it()
     project.run(&["restore", &id, "--mode", "in-place", "--confirm", &db.name]).expect_code(0);
     assert_eq!(db.sql("select count(*) from orders"), "100");
 }
+
+#[test]
+fn a_restore_in_place_that_is_blocked_after_it_dropped_something_says_so_and_recover_finishes_it() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.shop();
+    project.run(&["apply"]).expect_code(0);
+    let id = project.backup(&[]);
+    db.sql("create table later (id int); insert into later values (1); delete from orders where id > 50");
+    project.configure("[timeouts]\nlock = \"300ms\"");
+    let hold = |table: &str| {
+        let sql = format!("begin; select count(*) from {table}; select pg_sleep(600)");
+        let reader = db.cluster.psql(&db.name).args(["-c", &sql]).env("PGAPPNAME", "the report").spawn().unwrap();
+        let waiting = "select pid from pg_stat_activity \
+                       where application_name = 'the report' and wait_event = 'PgSleep' and datname = current_database()";
+        let mut pid = db.sql(waiting);
+        while pid.is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            pid = db.sql(waiting);
+        }
+        (reader, pid)
+    };
+    let restore = ["restore", &id, "--mode", "in-place", "--confirm", &db.name];
+
+    // Blocked at the first drop: nothing is changed, and that is what it says.
+    let (mut reader, pid) = hold("later");
+    let ran = project.json(&restore).expect_code(7);
+    assert_eq!(ran.result()["database"], "unchanged", "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from later"), "1");
+    db.sql(&format!("select pg_terminate_backend({pid})"));
+    let _ = reader.wait();
+
+    // Blocked after it: what came later is gone.
+    let (mut reader, pid) = hold("orders");
+    let ran = project.json(&restore).expect_code(4);
+    let result = ran.result();
+    assert_eq!(result["outcome"], "not_recovered", "{ran:#?}");
+    let state = result["database"].as_str().unwrap();
+    assert!(state.starts_with("PARTLY restored in place: `TABLE public.later` came after the backup"), "{ran:#?}");
+    assert!(result["hint"].as_str().unwrap().contains("then: ripcord recover"), "{ran:#?}");
+    assert_eq!(db.sql("select to_regclass('later') is null"), "t");
+    assert_eq!(db.sql("select count(*) from orders"), "50");
+    // The backup that it names has what was dropped.
+    let safety = state.rsplit('`').nth(1).unwrap().to_owned();
+    assert!(project.run(&["status"]).stdout.contains("UNFINISHED"));
+    assert!(project.run(&["doctor"]).stdout.contains("was not finished"));
+    let told = project.json(&["recover"]).expect_code(4);
+    assert!(told.result()["database"].as_str().unwrap().starts_with("PARTLY restored in place"), "{told:#?}");
+    db.sql(&format!("select pg_terminate_backend({pid})"));
+    let _ = reader.wait();
+
+    let ran = project.json(&["recover"]).expect_code(0);
+    assert!(ran.result()["database"].as_str().unwrap().starts_with("restored in place from backup"), "{ran:#?}");
+    assert_eq!(db.sql("select count(*) from orders"), "100");
+    assert!(!project.run(&["status"]).stdout.contains("UNFINISHED"));
+    let look = format!("{}_look", db.name);
+    project.run(&["restore", &safety, "--into", &look]).expect_code(0);
+    let look = db.cluster.sql(&look, "select (select count(*) from later), (select count(*) from orders)");
+    assert_eq!(look, "1|50");
+}

@@ -22,9 +22,10 @@ impl Layout for Dbmate {
         let alone = |comment: &CommentLine<'_>| {
             comment.text.split_whitespace().any(|word| word == "transaction:false").then_some(comment.line)
         };
-        halves.up.alone = alone(marks.up);
-        if let Some(down) = &mut halves.down {
-            down.alone = marks.down.and_then(alone);
+        let (up, down) = (alone(marks.up), marks.down.and_then(alone));
+        halves.up.alone = up;
+        if let Some(half) = &mut halves.down {
+            half.alone = down;
         }
         Ok(halves)
     }

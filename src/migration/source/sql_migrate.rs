@@ -23,9 +23,10 @@ impl Layout for SqlMigrate {
             let asks = |word: &str| word.eq_ignore_ascii_case("notransaction");
             comment.text.split_whitespace().skip(2).any(asks).then_some(comment.line)
         };
-        halves.up.alone = alone(marks.up);
-        if let Some(down) = &mut halves.down {
-            down.alone = marks.down.and_then(alone);
+        let (up, down) = (alone(marks.up), marks.down.and_then(alone));
+        halves.up.alone = up;
+        if let Some(half) = &mut halves.down {
+            half.alone = down;
         }
         Ok(halves)
     }

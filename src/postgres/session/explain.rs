@@ -134,7 +134,10 @@ fn explain_refusal(said: &DbError, target: &Target) -> Error {
             explained.hint("add a line for this host, user and database to the server's pg_hba.conf, and reload it")
         }
         "28000" => explained.hint("check the user in the database URL or `PGUSER`"),
-        "3D000" => explained.hint("check the database's name in the database URL or `PGDATABASE`, or create it"),
+        "3D000" => explained.hint(
+            "check the database's name in the database URL or `PGDATABASE`, or create it; \
+             one that was backed up and is gone comes back by: ripcord restore latest",
+        ),
         "42501" => explained.hint(format!("GRANT CONNECT ON DATABASE … TO \"{}\"", target.user())),
         "55000" => explained.hint("the database is closed to connections: see `ripcord status`, or `ripcord recover`"),
         "53300" => explained.hint("end sessions that are not needed, or raise `max_connections`"),

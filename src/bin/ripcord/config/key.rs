@@ -231,14 +231,18 @@ fn missing(why: Option<&Error>) -> Error {
     };
     error
         .because("set `BACKUP_ENCRYPTION_KEY` to 64 hexadecimal digits, or in ripcord.toml `[key]` `file = \"…\"` or `command = \"…\"`")
-        .hint("ripcord key generate -o /etc/ripcord/key")
+        .hint(
+            "give the key that the backups were made with; when there are none yet: \
+             ripcord key generate -o /etc/ripcord/key",
+        )
 }
 
 fn read_file(path: &Path) -> Result<(SecretString, Option<String>)> {
     let refuse = |error: std::io::Error| {
-        Error::usage(format!("the key file `{}` cannot be read", path.display()))
-            .because(error)
-            .hint(format!("ripcord key generate -o {}", path.display()))
+        Error::usage(format!("the key file `{}` cannot be read", path.display())).because(error).hint(format!(
+            "put the key there that the backups were made with; when there are none yet: ripcord key generate -o {}",
+            path.display()
+        ))
     };
     let file = std::fs::File::open(path).map_err(refuse)?;
     let metadata = file.metadata().map_err(refuse)?;
