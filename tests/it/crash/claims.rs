@@ -165,8 +165,8 @@ fn another_key_cannot_take_up_a_run() {
     let project = destroyed(&db, "scratch_ready");
     let scratch = scratch_of(&project);
     let output = project.command(&["recover"]).env("BACKUP_ENCRYPTION_KEY", "ff".repeat(32)).output().unwrap();
-    let ran = crate::support::cli::ran(output).expect_code(7);
-    assert!(ran.stderr.contains("another key"), "{ran:#?}");
+    let ran = crate::support::cli::ran(output).expect_code(2);
+    assert!(ran.stderr.contains("the key is not the one"), "{ran:#?}");
     assert_eq!(databases(&scratch), scratch);
     project.json(&["recover"]).expect_code(3);
 }
