@@ -443,7 +443,7 @@ fn a_missing_key_names_the_three_ways() {
         .says("`BACKUP_ENCRYPTION_KEY`")
         .says("`file = ")
         .says("`command = ")
-        .says("hint: ripcord key generate");
+        .says("hint: give the key that the backups were made with; when there are none yet: ripcord key generate");
     Place::new().file("ripcord.toml", "[key]\nenv = \"MY_KEY\"\n").run("key id").exits(2).says("`MY_KEY`");
     Place::new().file("ripcord.toml", "[key]\nfile = \"none\"\n").run("key id").exits(2).says("the key file `none`");
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::lexer::{Kind, Lexer, Token};
-use super::{Migration, Script};
+use super::{Migration, Parsed, Script};
 use crate::error::{Error, Result};
 
 /// The names that are allowed, and the values of those that are set.
@@ -189,6 +189,16 @@ impl Migration {
         }
         if let Some(down) = &mut named.down {
             down.sql = variables.as_names(&down.sql).into_owned();
+        }
+        // What the parser said of the text with its variables does not hold for this one.
+        let forget = |new: &mut Script, old: &Script| {
+            if new.sql != old.sql {
+                new.statements.iter_mut().for_each(|statement| statement.parsed = Parsed::NotAsked);
+            }
+        };
+        forget(&mut named.up, &self.up);
+        if let Some((new, old)) = named.down.as_mut().zip(self.down.as_ref()) {
+            forget(new, old);
         }
         named
     }

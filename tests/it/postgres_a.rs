@@ -33,7 +33,7 @@ fn target(db: &Db<'_>) -> Target {
 }
 
 async fn session(db: &Db<'_>) -> Session {
-    Session::connect(&target(db), "test", LIMIT).await.unwrap()
+    Session::connect(&target(db), "run", LIMIT).await.unwrap()
 }
 
 /// The first value of a query's only row, through the session.

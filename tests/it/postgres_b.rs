@@ -31,7 +31,7 @@ fn target(cluster: &Cluster, database: &str) -> Target {
 }
 
 async fn session(cluster: &Cluster, database: &str) -> Session {
-    Session::connect(&target(cluster, database), "test", LIMIT).await.unwrap()
+    Session::connect(&target(cluster, database), "run", LIMIT).await.unwrap()
 }
 
 async fn maintenance(cluster: &Cluster) -> Session {

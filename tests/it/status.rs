@@ -155,12 +155,12 @@ fn verify_db_names_all_that_is_not_as_it_should_be() {
     );
     project.migration("004_notes.sql", "CREATE TABLE notes (id int);", "DROP TABLE notes;");
     project.configure("[expect]\npolicies = [\"orders.own_rows\"]\nchecks = \"checks\"\n");
-    project.configure("[validate.rules]\nrow-level-security = \"error\"");
     project.write("checks/one.sql", "select id from orders where id > 100");
     project.write("checks/two.sql", "delete from orders returning id");
     db.sql("create table orders_there (id int)");
     project.run(&["apply", "--on-failure", "stop"]).expect_code(4);
     project.run(&["recover", "--on-failure", "stop"]);
+    project.configure("[validate.rules]\nrow-level-security = \"error\"");
     db.sql(
         "create policy own_rows on orders using (true); drop table orders_there; \
          alter table orders enable row level security; alter table kept enable row level security; \

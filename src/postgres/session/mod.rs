@@ -47,8 +47,20 @@ const START_SETTINGS: &[(&str, &str)] = &[
 /// database's own `search_path`. In every other one nothing is found but what is qualified: whoever owns a database
 /// may put a schema with operators of their own before `pg_catalog` for everyone who connects, and they would run with
 /// our rights.
-const OWN_SEARCH_PATH: &[&str] =
-    &["run", "rehearsal", "health", "wait", "validate", "plan", "changelog", "adopt", "status", "doctor", "import"];
+const OWN_SEARCH_PATH: &[&str] = &[
+    "run",
+    "rehearsal",
+    "health",
+    "wait",
+    "validate",
+    "plan",
+    "changelog",
+    "adopt",
+    "status",
+    "doctor",
+    "import",
+    "verify-db",
+];
 
 /// A connection with its background task. Dropped, it is closed.
 pub struct Session {

@@ -22,7 +22,7 @@ async fn a_session_has_its_own_settings_whatever_the_database_says() {
         assert_eq!(value(&session, "show default_transaction_read_only").await, "off");
         assert_eq!(value(&session, "show statement_timeout").await, "0");
         assert_eq!(value(&session, "show lock_timeout").await, "0");
-        assert_eq!(value(&session, "show application_name").await, "ripcord test");
+        assert_eq!(value(&session, "show application_name").await, "ripcord run");
         assert_eq!(value(&session, "show search_path").await, "elsewhere");
         session.batch("RESET ALL").await.unwrap();
     }
@@ -47,13 +47,13 @@ async fn databases_of_any_name() {
             cluster.port(),
             name.replace('\\', "\\\\").replace('\'', "\\'")
         );
-        let session = Session::connect(&target_of(&key_values), "test", LIMIT).await.unwrap();
+        let session = Session::connect(&target_of(&key_values), "run", LIMIT).await.unwrap();
         assert_eq!(value(&session, "select current_database()").await, name);
     }
     // The server would cut the name and let us into another database.
     let long = "y".repeat(63);
     let _db = cluster.database_named(&long, "");
-    let error = Session::connect(&target_of(&cluster.url(&format!("{long}y"))), "test", LIMIT).await.unwrap_err();
+    let error = Session::connect(&target_of(&cluster.url(&format!("{long}y"))), "run", LIMIT).await.unwrap_err();
     assert!(error.message().contains("into another"), "{error}");
 }
 
@@ -82,12 +82,12 @@ async fn errors_of_connecting_say_what_to_do() {
         ("host=/nowhere user=x".to_owned(), "no socket", "port"),
         (format!("host=127.0.0.1 port={} user=postgres", cluster.port()), "asks for a password", ".pgpass"),
     ] {
-        let error = Session::connect(&target_of(&url), "test", LIMIT).await.unwrap_err();
+        let error = Session::connect(&target_of(&url), "run", LIMIT).await.unwrap_err();
         assert!(error.one_line().contains(fact), "{error}");
         assert!(error.hint_text().unwrap_or_default().contains(hint), "{error:?}");
         assert!(!format!("{error:?}").contains("wr0ng"));
     }
-    let error = Session::connect(&target_of(&cluster.url("no_such_database")), "test", LIMIT).await.unwrap_err();
+    let error = Session::connect(&target_of(&cluster.url("no_such_database")), "run", LIMIT).await.unwrap_err();
     assert!(error.message().contains(&format!("127.0.0.1:{}/no_such_database", cluster.port())), "{error}");
     assert_eq!(error.sqlstate(), Some("3D000"));
     assert!(!error.connection_lost());
@@ -135,7 +135,7 @@ async fn tls_means_what_libpq_means() {
     let (root, other, own) = (file("root.crt"), file("other.crt"), file("server.crt"));
     let connect = |host: &str, options: String| {
         let url = format!("{}?{options}", cluster.url("postgres")).replace("127.0.0.1", host);
-        async move { Session::connect(&target_of(&url), "test", LIMIT).await }
+        async move { Session::connect(&target_of(&url), "run", LIMIT).await }
     };
     let encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
     for (host, options, expected) in [
@@ -190,16 +190,16 @@ async fn a_server_that_comes_late_is_waited_for_and_a_wrong_password_is_not() {
     let cluster = Cluster::start(&[]);
     let retry = Retry { attempts: 8, delay: Duration::from_millis(100) };
     let wrong = target_of(&cluster.url_as("postgres", "wrong", "postgres"));
-    let error = Session::connect_retrying(&wrong, "test", LIMIT, &retry).await.unwrap_err();
+    let error = Session::connect_retrying(&wrong, "run", LIMIT, &retry).await.unwrap_err();
     assert_eq!(error.sqlstate(), Some("28P01"));
     assert!(!error.one_line().contains("tried"), "{error}");
 
     let target = target_of(&cluster.url("postgres"));
     cluster.crash();
     let few = Retry { attempts: 2, delay: Duration::from_millis(10) };
-    let error = Session::connect_retrying(&target, "test", LIMIT, &few).await.unwrap_err();
+    let error = Session::connect_retrying(&target, "run", LIMIT, &few).await.unwrap_err();
     assert!(error.one_line().contains("tried 2 times"), "{error}");
-    let (session, ()) = tokio::join!(Session::connect_retrying(&target, "test", LIMIT, &retry), async {
+    let (session, ()) = tokio::join!(Session::connect_retrying(&target, "run", LIMIT, &retry), async {
         tokio::time::sleep(Duration::from_millis(250)).await;
         tokio::task::block_in_place(|| cluster.restart());
     });
@@ -211,7 +211,7 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgresql://me@127.0.0.1:{}/x", listener.local_addr().unwrap().port());
     let began = Instant::now();
-    let error = Session::connect(&target_of(&url), "test", Duration::from_millis(300)).await.unwrap_err();
+    let error = Session::connect(&target_of(&url), "run", Duration::from_millis(300)).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(error.message().contains("no answer from"), "{error}");
 }

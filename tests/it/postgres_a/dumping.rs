@@ -102,7 +102,7 @@ async fn a_dump_reads_the_snapshot_that_it_is_given() {
     let cluster = Cluster::shared();
     let db = cluster.database();
     db.sql("create table t (x int); insert into t values (4711)");
-    let session = Session::connect(&target(&db), "test", LIMIT).await.unwrap();
+    let session = Session::connect(&target(&db), "run", LIMIT).await.unwrap();
     session.batch("begin isolation level repeatable read read only").await.unwrap();
     let snapshot = super::value(&session, "select pg_export_snapshot()").await;
     db.sql("insert into t values (815)");
@@ -217,7 +217,7 @@ async fn a_table_that_is_locked_is_named() {
     let cluster = Cluster::shared();
     let db = cluster.database();
     db.sql("create table held (x int)");
-    let session = Session::connect(&target(&db), "test", LIMIT).await.unwrap();
+    let session = Session::connect(&target(&db), "run", LIMIT).await.unwrap();
     session.batch("begin; lock table held in access exclusive mode").await.unwrap();
     let options = DumpOptions { lock_wait: Duration::from_millis(200), ..DumpOptions::default() };
     let mut dump = Dump::begin(&tools(cluster), &target(&db), &options).unwrap();

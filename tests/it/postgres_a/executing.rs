@@ -251,7 +251,7 @@ async fn a_session_is_put_back() {
 async fn copy_from_a_client_is_a_clear_error() {
     let db = Cluster::shared().database();
     db.sql("create table t (x int)");
-    let session = Session::connect(&target(&db), "test", super::LIMIT).await.unwrap();
+    let session = Session::connect(&target(&db), "run", super::LIMIT).await.unwrap();
     for statements in [&["copy t from stdin;"], &["COPY (select 1)\n to STDOUT (format csv);"]] {
         let error = run(&session, statements).await.unwrap_err();
         assert!(error.message().contains("failed at line 6, column 1: COPY"), "{error:?}");

@@ -11,7 +11,7 @@ async fn what_stands_in_the_way_is_found() {
     // A cluster of its own: slots, prepared transactions and event triggers.
     let cluster = Cluster::start(&[]);
     let db = cluster.database();
-    let maintenance = Session::connect(&target_of(&cluster.url("postgres")), "test", LIMIT).await.unwrap();
+    let maintenance = Session::connect(&target_of(&cluster.url("postgres")), "run", LIMIT).await.unwrap();
     let session = session(&db).await;
     let clean = look(&target(&db), &session, &maintenance).await.unwrap();
     assert!(clean.server_version.starts_with("15"), "{clean:?}");
@@ -56,8 +56,8 @@ async fn what_stands_in_the_way_is_found() {
     assert!(found.fence_leaks[0].contains(&user));
 
     let plain = target_of(&cluster.url_as(&user, "pw", &db.name));
-    let session = Session::connect(&plain, "test", LIMIT).await.unwrap();
-    let maintenance = Session::connect(&plain.with_database("postgres"), "test", LIMIT).await.unwrap();
+    let session = Session::connect(&plain, "run", LIMIT).await.unwrap();
+    let maintenance = Session::connect(&plain.with_database("postgres"), "run", LIMIT).await.unwrap();
     let found = look(&plain, &session, &maintenance).await.unwrap();
     assert!(!found.superuser && !found.createdb && !found.owns_database);
     assert_eq!(found.row_security, ["public.t"]);
@@ -75,8 +75,8 @@ async fn an_owner_of_everything_sees_no_foreign_owners() {
     let db = cluster.database_named(&name, &format!("owner {user}"));
     db.sql(&format!("set role {user}; create table t (x int); create type e as enum ('a'); create schema s"));
     let target = target_of(&cluster.url_as(&user, "pw", &name));
-    let session = Session::connect(&target, "test", LIMIT).await.unwrap();
-    let maintenance = Session::connect(&target.with_database("postgres"), "test", LIMIT).await.unwrap();
+    let session = Session::connect(&target, "run", LIMIT).await.unwrap();
+    let maintenance = Session::connect(&target.with_database("postgres"), "run", LIMIT).await.unwrap();
     let found = look(&target, &session, &maintenance).await.unwrap();
     assert!(found.createdb && found.owns_database && !found.superuser);
     assert!(found.foreign_owners.is_empty(), "{found:?}");

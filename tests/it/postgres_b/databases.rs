@@ -126,7 +126,7 @@ async fn names_that_are_taken_owners_that_are_not_ours() {
     assert!(error.hint_text().unwrap().contains("CREATE ROLE \"nobody at all\""), "{error}");
 
     let (me, owner) = (role(cluster, "createdb"), role(cluster, ""));
-    let mine = ripcord::postgres::Session::connect(&target_of(&cluster.url_as(&me, "pw", "postgres")), "test", LIMIT)
+    let mine = ripcord::postgres::Session::connect(&target_of(&cluster.url_as(&me, "pw", "postgres")), "run", LIMIT)
         .await
         .unwrap();
     properties.owner.clone_from(&owner);

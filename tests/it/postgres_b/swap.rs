@@ -40,7 +40,7 @@ async fn a_swap_under_sessions_that_reconnect() {
 
     let closed = close(&m, &target(cluster, &db.name), LIMIT).await.unwrap();
     assert!(cluster.try_sql(&db.name, "select 1").unwrap_err().contains("not currently accepting connections"));
-    assert_eq!(closed.inside().rows("select count(*) from old").await.unwrap()[0][0].as_deref(), Some("0"));
+    assert_eq!(closed.inside().rows("select count(*) from public.old").await.unwrap()[0][0].as_deref(), Some("0"));
     let (kept, told) = (aside_name(&db.name, ripcord::clock::now()), aside(&db.name));
     let window = closed.swap(&m, &scratch, &kept, &told.comment()).await.unwrap();
     assert!(window < LIMIT, "{window:?}");
@@ -93,7 +93,7 @@ async fn a_rename_that_fails_leaves_the_old_one_open_with_its_name() {
     cluster.sql("postgres", &format!("alter database {} owner to {me}; grant pg_signal_backend to {me}", db.name));
     let foreign = db_scratch(cluster, &taken.name).await;
     let mine = |database: &str| target_of(&cluster.url_as(&me, "pw", database));
-    let m = ripcord::postgres::Session::connect(&mine("postgres"), "test", LIMIT).await.unwrap();
+    let m = ripcord::postgres::Session::connect(&mine("postgres"), "run", LIMIT).await.unwrap();
     let closed = close(&m, &mine(&db.name), LIMIT).await.unwrap();
     let error = closed.swap(&m, &foreign, &unique("aside"), "x").await.unwrap_err();
     assert_eq!(error.sqlstate(), Some("42501"), "{error}");
@@ -113,7 +113,7 @@ async fn sessions_that_may_not_be_ended_are_named_and_the_database_stays_open() 
     let (me, other) = (role(cluster, "createdb"), role(cluster, ""));
     let db = cluster.database_named(&unique("mine"), &format!("owner {me}"));
     let mine = |database: &str| target_of(&cluster.url_as(&me, "pw", database));
-    let m = ripcord::postgres::Session::connect(&mine("postgres"), "test", LIMIT).await.unwrap();
+    let m = ripcord::postgres::Session::connect(&mine("postgres"), "run", LIMIT).await.unwrap();
     let theirs =
         ripcord::postgres::Session::connect(&target_of(&cluster.url_as(&other, "pw", &db.name)), "theirs", LIMIT)
             .await

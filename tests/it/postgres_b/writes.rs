@@ -100,7 +100,7 @@ async fn large_objects_and_what_we_may_not_read() {
     db.sql("select lo_from_bytea(0, 'x')");
     assert_eq!(counted(&db, &before, &[]).await.tables, [("pg_catalog.pg_largeobject".to_owned(), 1)]);
     let mine =
-        ripcord::postgres::Session::connect(&super::target_of(&cluster.url_as(&me, "pw", &db.name)), "test", LIMIT)
+        ripcord::postgres::Session::connect(&super::target_of(&cluster.url_as(&me, "pw", &db.name)), "run", LIMIT)
             .await
             .unwrap();
     let found = count_since(&mine, &before, &[]).await.unwrap();

@@ -12,12 +12,9 @@ use crate::args::AsideCommand;
 pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
     let ctx = app.context().await?;
     let kept = upkeep::aside_list(&ctx).await?;
-    // What a drill or a restore that was killed has left, and what `drill --keep` was asked to leave.
-    let scratch = upkeep::scratch_list(&ctx).await?;
     match command {
         AsideCommand::List => {
-            let all: Vec<_> = kept.into_iter().chain(scratch).collect();
-            let rows: Vec<Vec<String>> = all
+            let rows: Vec<Vec<String>> = kept
                 .iter()
                 .map(|database| {
                     vec![
@@ -27,9 +24,11 @@ pub async fn run(app: &App, command: AsideCommand) -> Result<Exit> {
                     ]
                 })
                 .collect();
-            app.out.list("aside list", &all, &["name", "size", "what it is"], &rows);
+            app.out.list("aside list", &kept, &["name", "size", "what it is"], &rows);
         }
         AsideCommand::Drop { name } => {
+            // What a drill or a restore that was killed has left, and what `drill --keep` was asked to leave.
+            let scratch = upkeep::scratch_list(&ctx).await?;
             if scratch.iter().any(|database| database.name == name) {
                 if app.resolved.dry_run {
                     app.out.say(&format!("would drop `{name}`"));
