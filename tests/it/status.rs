@@ -192,7 +192,7 @@ fn verify_db_names_all_that_is_not_as_it_should_be() {
         "hint: REINDEX INDEX CONCURRENTLY public.broken;",
         "constraint low on public.orders is not validated",
         "hint: ALTER TABLE public.orders VALIDATE CONSTRAINT low;",
-        "`orders` has no row level security",
+        "`public.orders` has no row level security",
         "one.sql` returned rows",
         "two.sql` returned rows",
     ] {
