@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::backup::Taken;
 use super::beside::{applied_of, whole_history};
+use super::check;
 use super::context::{Context, Live};
 use super::leftovers;
 use super::run::Run;
@@ -15,7 +16,8 @@ use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::BackupId;
 use crate::journal::Step;
-use crate::postgres::{Target, load, supabase, swap};
+use crate::manifest::DatabaseProperties;
+use crate::postgres::{Target, databases, load, supabase, swap};
 
 /// What a restore in place has done to the target so far.
 #[derive(Debug, Default)]
@@ -88,6 +90,20 @@ async fn refuse_beside_prepared(live: &Live) -> Result<()> {
                 crate::postgres::quote::literal(first)
             ))),
     }
+}
+
+/// Nobody can be kept out of a database that is replaced where it stands: what others wrote between the count and the
+/// load would go uncounted, and what they wrote before the proof would make it fail. So they can only read meanwhile.
+/// What held for the database before comes back, for the safety backup: the fence is not to be kept in it.
+pub async fn keep_writers_off(run: &mut Run<'_>) -> Result<Option<DatabaseProperties>> {
+    if run.fenced.is_none() {
+        let properties = databases::read_properties(run.live.maintenance(), run.ctx.target.database()).await?;
+        if let Err(error) = run.fence(check::setting_of(&properties, "default_transaction_read_only")).await {
+            run.ctx.progress.warn(format!("others can go on writing during the restore: {}", error.one_line()));
+        }
+        return Ok(Some(properties));
+    }
+    Ok(None)
 }
 
 /// Loads a backup into the target itself. The caller has taken a safety backup; what was done when it fails stands in

@@ -4,7 +4,6 @@
 use super::backup::{self, Taken};
 use super::beside::{self, Build};
 use super::changed::{Changed, changed_by};
-use super::check;
 use super::context;
 use super::hooks;
 use super::losses;
@@ -341,14 +340,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    // Nobody can be kept out of a database that is replaced where it stands: what others wrote between the count and
-    // the load would go uncounted, so that they can only read meanwhile.
-    if run.fenced.is_none() {
-        let properties = databases::read_properties(run.live.maintenance(), run.ctx.target.database()).await?;
-        if let Err(error) = run.fence(check::setting_of(&properties, "default_transaction_read_only")).await {
-            run.ctx.progress.warn(format!("others can go on writing during the restore: {}", error.one_line()));
-        }
-    }
+    let properties = super::in_place::keep_writers_off(run).await?;
     let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
     losses::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
     backup::verify(run.ctx, run.live.lineage, backup.id).await?;
@@ -358,7 +350,7 @@ async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> 
         run: Some(run.id),
         tags: Vec::new(),
         before: Vec::new(),
-        properties: None,
+        properties,
     };
     let safety = backup::take(run.ctx, &run.live, &safety).await?;
     run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;

@@ -182,7 +182,7 @@ impl Session {
     }
 
     /// [`rows`](Self::rows) of one statement of ours, in which no name and no operator is anybody's but PostgreSQL's,
-    /// whatever the session's `search_path` is: see [`OWN_SEARCH_PATH`]. It is what it was afterwards.
+    /// whatever the session's `search_path` is: see `OWN_SEARCH_PATH`. It is what it was afterwards.
     pub async fn ours(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         // One message, and so one transaction where none is open: what is set is set for it alone.
         // language=SQL
