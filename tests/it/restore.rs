@@ -419,15 +419,16 @@ fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it()
     project.configure("[timeouts]\nlock = \"300ms\"");
     let sql = "begin; select count(*) from orders; select pg_sleep(600)";
     let mut reader = db.cluster.psql(&db.name).args(["-c", sql]).env("PGAPPNAME", "the report").spawn().unwrap();
-    let waiting =
-        "select count(*) from pg_stat_activity where application_name = 'the report' and wait_event = 'PgSleep'";
+    // On a server that is shared with other tests.
+    let reports = "from pg_stat_activity where application_name = 'the report' and datname = current_database()";
+    let waiting = &format!("select count(*) {reports} and wait_event = 'PgSleep'");
     while db.sql(waiting) != "1" {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 
     let ran = project.run(&["restore", &id, "--mode", "in-place", "--confirm", &db.name]).expect_code(7);
 
-    let pid = db.sql("select pid from pg_stat_activity where application_name = 'the report'");
+    let pid = db.sql(&format!("select pid {reports}"));
     assert!(ran.stderr.contains("has waited for a lock longer than 0.3s"), "{ran:#?}");
     assert!(ran.stderr.contains(&format!("process {pid} of role postgres (the report")), "{ran:#?}");
     let end = format!("pg_terminate_backend({pid})");
