@@ -503,9 +503,8 @@ pub fn lanes(ctx: &Context, parallel: usize, migrations: &[&Migration]) -> Lanes
 }
 
 async fn finish(mut run: Run<'_>) -> RunReport {
-    if let Err(error) = run.unfence().await {
-        run.ctx.progress.warn(format!("the fence could not be taken away: {error}"));
-    }
+    // When it cannot be taken away, closing the run tries once more, and tells.
+    let _ = run.unfence().await;
     let _ = execute::reset(&run.live.session).await;
     let count = run.migrations.len();
     let noun = if count == 1 { "migration" } else { "migrations" };

@@ -11,12 +11,12 @@ use super::proof::{self, Depth, Evidence, Proof, differing_properties};
 use super::report::{Outcome, RunReport};
 use super::run::Run;
 use super::rungs::{self, RestoreWay};
-use super::{migrate, source};
+use super::{migrate, resume, source};
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Step;
 use crate::migration::{Migration, Script, destroys, label};
-use crate::postgres::{databases, writes};
+use crate::postgres::databases;
 use crate::settings::OnFailure;
 
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
@@ -323,7 +323,7 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
     };
     // The fence was a setting of the old database; the new one was made from what was read before it.
     if let Some(previous) = run.fenced.take() {
-        writes::unfence(run.live.maintenance(), &swapped.aside, previous.as_deref()).await?;
+        resume::unfence(run.ctx, run.live.maintenance(), &swapped.aside, previous.as_deref()).await?;
         run.journal.record(Step::FenceEnded)?;
     }
     run.live.reconnect(run.ctx).await?;
@@ -421,7 +421,7 @@ async fn reopen(run: &mut Run<'_>) -> Result<()> {
         };
         match opened {
             // What the lost session was doing may still go on at the server.
-            Ok(()) => return super::resume::end_stale_sessions(run.ctx, &run.live).await,
+            Ok(()) => return resume::end_stale_sessions(run.ctx, &run.live).await,
             Err(error) if error.kind() == Kind::Failed || error.kind() == Kind::Locked => last = Some(error),
             Err(error) => return Err(error),
         }

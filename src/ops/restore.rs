@@ -485,6 +485,12 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
 /// The report, and the name of the database.
 async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
     let ctx = run.ctx;
+    if policy != Writes::AcceptLoss {
+        // When this says no already, nobody has to be sent away.
+        let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
+        losses::allow(ctx, &counted, policy, backup)?;
+    }
+    let properties = super::in_place::keep_writers_off(run).await?;
     let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
     losses::allow(ctx, &counted, policy, backup)?;
     backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
@@ -493,7 +499,7 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(
         run: Some(run.id),
         tags: Vec::new(),
         before: Vec::new(),
-        properties: None,
+        properties,
     };
     let safety = backup::take(ctx, &run.live, &safety).await?;
     run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;

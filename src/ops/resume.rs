@@ -275,12 +275,25 @@ pub async fn settle(run: &mut Run<'_>, changed: &str) -> Result<()> {
         }
         let mut journal = reopen_journal(ctx, &dead)?;
         if let Some(previous) = fence_of(&dead.entries) {
-            writes::unfence(run.live.maintenance(), changed, previous.as_deref()).await?;
+            unfence(ctx, run.live.maintenance(), changed, previous.as_deref()).await?;
             journal.record(Step::FenceEnded)?;
         }
         let database = format!("answered by the restore of run `{}`", run.id);
         journal.record(Step::Closed { outcome: "restored".to_owned(), database })?;
         ctx.progress.note(format!("run `{}`, which was not finished, is answered by this restore", dead.run));
+    }
+    Ok(())
+}
+
+/// Takes a fence away from a database, under whatever name it has now.
+pub(super) async fn unfence(
+    ctx: &Context,
+    maintenance: &Session,
+    database: &str,
+    previous: Option<&str>,
+) -> Result<()> {
+    if let Some(left) = writes::unfence(maintenance, database, previous).await? {
+        ctx.progress.warn(left.one_line());
     }
     Ok(())
 }
@@ -438,7 +451,7 @@ async fn finish_swapped(mut run: Run<'_>, aside: String) -> RunReport {
     if let Some(previous) = run.fenced.clone() {
         let ended = async {
             if !aside.is_empty() {
-                writes::unfence(run.live.maintenance(), &aside, previous.as_deref()).await?;
+                unfence(run.ctx, run.live.maintenance(), &aside, previous.as_deref()).await?;
             }
             run.journal.record(Step::FenceEnded)
         };
@@ -516,6 +529,7 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
         return Err(Error::failed("the run was restoring in place a backup that its journal does not name")
             .hint("ripcord restore latest"));
     };
+    super::in_place::keep_writers_off(run).await?;
     let proof = match prove_in_place(run, &backup).await {
         Ok(proof) => {
             let applied: Vec<(String, String)> =

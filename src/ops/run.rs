@@ -189,9 +189,18 @@ impl<'a> Run<'a> {
     /// Puts the fence up, journaled first.
     pub async fn fence(&mut self, previous: Option<String>) -> Result<()> {
         self.journal.record(Step::FenceBegan { previous: previous.clone() })?;
-        self.fenced = Some(previous);
+        self.fenced = Some(previous.clone());
         self.ctx.progress.began("fence", "others can only read until the run is over");
-        writes::fence(self.live.maintenance(), self.ctx.target.database(), std::time::Duration::from_secs(30)).await?;
+        let limit = std::time::Duration::from_secs(30);
+        let (maintenance, database) = (self.live.maintenance(), self.ctx.target.database());
+        if let Err(error) = writes::fence(maintenance, database, previous.as_deref(), limit).await {
+            // It took away again what stood of it, unless the server is gone.
+            if !error.connection_lost() {
+                self.journal.record(Step::FenceEnded)?;
+                self.fenced = None;
+            }
+            return Err(error);
+        }
         // The fence ended our own session too, unless it was spared.
         if self.live.session.is_closed() {
             self.live.reconnect(self.ctx).await?;
@@ -203,7 +212,8 @@ impl<'a> Run<'a> {
     /// Takes the fence away, if it is up.
     pub async fn unfence(&mut self) -> Result<()> {
         if let Some(previous) = self.fenced.clone() {
-            writes::unfence(self.live.maintenance(), self.ctx.target.database(), previous.as_deref()).await?;
+            let (maintenance, database) = (self.live.maintenance(), self.ctx.target.database());
+            super::resume::unfence(self.ctx, maintenance, database, previous.as_deref()).await?;
             self.journal.record(Step::FenceEnded)?;
             self.fenced = None;
             self.ctx.progress.note("the fence is gone; others can write again");
@@ -271,8 +281,7 @@ impl<'a> Run<'a> {
     pub async fn close(mut self, mut report: RunReport) -> RunReport {
         self.heartbeat = None;
         if let Err(error) = self.unfence().await {
-            self.ctx.progress.warn(format!("the fence could not be taken away: {error}"));
-            report.hint = Some("ripcord recover".to_owned());
+            report = still_fenced(report, error);
         }
         report.run_id = Some(self.id);
         report.batch = report.batch.or(self.row.batch);
@@ -329,6 +338,18 @@ impl<'a> Run<'a> {
         }
         report
     }
+}
+
+/// Whatever the run did: as long as its fence is up, the application cannot write.
+fn still_fenced(report: RunReport, error: Error) -> RunReport {
+    let database = format!("{}; but others can only READ, the fence of the run is still up", report.database);
+    let error = match &report.error {
+        Some(first) => Error::failed(first.clone()).because(error.one_line()),
+        None => error,
+    };
+    RunReport { outcome: Outcome::NotRecovered, exit_code: Outcome::NotRecovered.exit_code(), database, ..report }
+        .failed(error.context("the fence could not be taken away"))
+        .hint("ripcord recover")
 }
 
 pub(super) fn pending_report(migration: &Migration) -> MigrationReport {

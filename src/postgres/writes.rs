@@ -18,7 +18,11 @@ const UNFENCE_LIMIT: Duration = Duration::from_secs(10);
 /// Ended are those that are there when the fence stands; who comes later is under it. Ripcord's own
 /// sessions stay. The fence is cooperative: `BEGIN READ WRITE`, a client's own PGOPTIONS, a
 /// role-in-database setting, COMMIT PREPARED and apply workers pass it. So the writes are counted as well.
-pub async fn fence(maintenance: &Session, database: &str, limit: Duration) -> Result<()> {
+///
+/// # Errors
+/// When a session is left that may not be ended or does not end within `limit`; then `previous`, the setting of
+/// before, is back.
+pub async fn fence(maintenance: &Session, database: &str, previous: Option<&str>, limit: Duration) -> Result<()> {
     // language=SQL
     let sql = format!("ALTER DATABASE {} SET default_transaction_read_only = on", quote::ident(database));
     maintenance.batch(&sql).await.map_err(|error| error.context(format!("no fence around database `{database}`")))?;
@@ -26,7 +30,7 @@ pub async fn fence(maintenance: &Session, database: &str, limit: Duration) -> Re
     if let Err(error) = ended {
         // A half fence would stop some writers and not be known to be there.
         if !error.connection_lost() {
-            reset(maintenance, database, None).await?;
+            reset(maintenance, database, previous).await?;
         }
         return Err(error.context(format!("no fence around database `{database}`")));
     }
@@ -36,15 +40,14 @@ pub async fn fence(maintenance: &Session, database: &str, limit: Duration) -> Re
 /// Takes the fence away; sets back `previous` when the database had that setting before.
 ///
 /// The sessions that began under the fence would stay read-only for as long as they live, in a pool for
-/// days: they are ended, and reconnect. That some cannot be ended is an error; the fence is away all the
-/// same.
-pub async fn unfence(maintenance: &Session, database: &str, previous: Option<&str>) -> Result<()> {
+/// days: they are ended, and reconnect. Returned is why some could not be.
+pub async fn unfence(maintenance: &Session, database: &str, previous: Option<&str>) -> Result<Option<Error>> {
     reset(maintenance, database, previous).await?;
-    end_present(maintenance, database, UNFENCE_LIMIT).await.map_err(|error| {
+    Ok(end_present(maintenance, database, UNFENCE_LIMIT).await.err().map(|error| {
         error.context(format!(
-            "the fence around database `{database}` is away, but sessions that began under it are left"
+            "the fence around database `{database}` is away, but sessions that began under it can only read until they end"
         ))
-    })
+    }))
 }
 
 async fn reset(maintenance: &Session, database: &str, previous: Option<&str>) -> Result<()> {

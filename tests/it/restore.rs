@@ -408,10 +408,52 @@ fn a_restore_that_takes_too_long_leaves_nothing_behind() {
     assert_eq!(db.sql(&format!("select count(*) from pg_database where datname = 'rc_{name}'")), "0");
 }
 
+/// A database whose owner, no superuser, is who restores: the sessions of `postgres` he may not end.
+fn owned_by_one_who_may_not_end_sessions() -> (Db<'static>, Project) {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let cluster = Cluster::shared();
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("plain{}_{count}", std::process::id());
+    cluster.sql("postgres", &format!("create role {name} login password 'x'"));
+    let db = cluster.database_named(&name, &format!("owner {name}"));
+    let project = Project::with_url(&cluster.url_as(&name, "x", &name));
+    (db, project)
+}
+
 #[test]
-fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it() {
+fn a_restore_in_place_ends_whoever_stands_in_its_way_and_keeps_writers_off() {
     let db = Cluster::shared().database();
     let project = Project::new(&db);
+    project.shop();
+    project.run(&["apply"]).expect_code(0);
+    let id = project.backup(&[]);
+    let oid = db.sql("select oid from pg_database where datname = current_database()");
+    let sql = "begin; insert into orders (id) values (1000); select pg_sleep(600)";
+    let mut writer = db.cluster.psql(&db.name).args(["-c", sql]).env("PGAPPNAME", "the writer").spawn().unwrap();
+    while db.sql("select count(*) from pg_stat_activity where application_name = 'the writer' and wait_event = 'PgSleep' and datname = current_database()") != "1" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+
+    let restore = ["restore", &id, "--mode", "in-place", "--writes", "accept-loss", "--confirm", &db.name];
+    let ran = project.run(&restore).expect_code(0);
+
+    assert!(ran.stderr.contains("others can only read until the run is over"), "{ran:#?}");
+    assert!(!writer.wait().unwrap().success());
+    assert_eq!(db.sql("select count(*) from orders"), "100");
+    assert_eq!(db.sql("select oid from pg_database where datname = current_database()"), oid);
+    // Neither the fence nor a copy of it in the safety backup is left.
+    let settings = "select count(*) from pg_db_role_setting where setdatabase = (select oid from pg_database where datname = '{}')";
+    assert_eq!(db.sql(&settings.replace("{}", &db.name)), "0");
+    let safety = project.json(&["backup", "list"]).items()[0]["id"].as_str().unwrap().to_owned();
+    project
+        .run(&["restore", &safety, "--mode", "swap", "--writes", "accept-loss", "--confirm", &db.name])
+        .expect_code(0);
+    assert_eq!(db.sql(&settings.replace("{}", &db.name)), "0");
+}
+
+#[test]
+fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it() {
+    let (db, project) = owned_by_one_who_may_not_end_sessions();
     project.shop();
     project.run(&["apply"]).expect_code(0);
     let id = project.backup(&[]);
@@ -428,6 +470,7 @@ fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it()
 
     let ran = project.run(&["restore", &id, "--mode", "in-place", "--confirm", &db.name]).expect_code(7);
 
+    assert!(ran.stderr.contains("others can go on writing during the restore"), "{ran:#?}");
     let pid = db.sql(&format!("select pid {reports}"));
     assert!(ran.stderr.contains("has waited for a lock longer than 0.3s"), "{ran:#?}");
     assert!(ran.stderr.contains(&format!("process {pid} of role postgres (the report")), "{ran:#?}");
@@ -442,12 +485,14 @@ fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it()
 
 #[test]
 fn a_restore_in_place_that_is_blocked_after_it_dropped_something_says_so_and_recover_finishes_it() {
-    let db = Cluster::shared().database();
-    let project = Project::new(&db);
+    let (db, project) = owned_by_one_who_may_not_end_sessions();
     project.shop();
     project.run(&["apply"]).expect_code(0);
     let id = project.backup(&[]);
-    db.sql("create table later (id int); insert into later values (1); delete from orders where id > 50");
+    db.sql(&format!(
+        "set role {}; create table later (id int); insert into later values (1); delete from orders where id > 50",
+        db.name
+    ));
     project.configure("[timeouts]\nlock = \"300ms\"");
     let hold = |table: &str| {
         let sql = format!("begin; select count(*) from {table}; select pg_sleep(600)");
@@ -495,6 +540,7 @@ fn a_restore_in_place_that_is_blocked_after_it_dropped_something_says_so_and_rec
     assert_eq!(db.sql("select count(*) from orders"), "100");
     assert!(!project.run(&["status"]).stdout.contains("UNFINISHED"));
     let look = format!("{}_look", db.name);
+    db.sql(&format!("alter role {} createdb", db.name));
     project.run(&["restore", &safety, "--into", &look]).expect_code(0);
     let look = db.cluster.sql(&look, "select (select count(*) from later), (select count(*) from orders)");
     assert_eq!(look, "1|50");

@@ -184,7 +184,10 @@ fn postgrest_hears_of_each_change_where_that_is_asked_for() {
     // Nothing was pending.
     assert_eq!(changes(&["apply"]), 0);
     assert_eq!(changes(&["rollback"]), 1);
-    assert_eq!(changes(&["restore", "latest", "--writes", "accept-loss", "--confirm", &db.name]), 1);
+    // A restore in place sends away who listens like everybody, and who connects again reads the schema anew.
+    let listener = Listener::on(&db);
+    project.run(&["restore", "latest", "--writes", "accept-loss", "--confirm", &db.name]).expect_code(0);
+    assert!(listener.was_sent_away());
 }
 
 /// A psql that listens as PostgREST does.
@@ -208,6 +211,13 @@ impl Listener {
 
     fn ask(&mut self, sql: &str) {
         self.psql.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
+    }
+
+    /// Whether its session was ended.
+    fn was_sent_away(mut self) -> bool {
+        self.ask("select 'over';\n");
+        drop(self.psql.stdin.take());
+        !self.psql.wait().unwrap().success()
     }
 
     /// How often it was told to read the schema again.

@@ -154,7 +154,7 @@ async fn the_fence_holds_writers_off_and_is_known_to_leak() {
         cluster,
         &format!("select count(*) > 0 from pg_stat_activity where datname = '{name}' and wait_event = 'PgSleep'"),
     );
-    fence(&m, name, LIMIT).await.unwrap();
+    fence(&m, name, None, LIMIT).await.unwrap();
     let rows = db.sql("select count(*) from t");
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(db.sql("select count(*) from t"), rows, "somebody wrote under the fence");
@@ -174,7 +174,7 @@ async fn the_fence_holds_writers_off_and_is_known_to_leak() {
             "select count(*) > 0 from pg_stat_activity where datname = '{name}' and query = 'select pg_sleep(60)'"
         ),
     );
-    unfence(&m, name, None).await.unwrap();
+    assert!(unfence(&m, name, None).await.unwrap().is_none());
     db.sql("insert into t values (5)");
     wait_until(
         cluster,
@@ -184,8 +184,8 @@ async fn the_fence_holds_writers_off_and_is_known_to_leak() {
     );
     assert_eq!(cluster.sql("postgres", &format!("select count(*) from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = '{name}'")), "0");
 
-    fence(&m, name, LIMIT).await.unwrap();
-    unfence(&m, name, Some("off")).await.unwrap();
+    fence(&m, name, None, LIMIT).await.unwrap();
+    assert!(unfence(&m, name, Some("off")).await.unwrap().is_none());
     assert_eq!(
         cluster.sql("postgres", &format!("select setconfig from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = '{name}'")),
         "{default_transaction_read_only=off}"

@@ -293,6 +293,8 @@ impl Db<'_> {
         let output = Command::new(self.cluster.bin.join("pg_dump"))
             .args(["-s", "-N", "ripcord", "-h"])
             .arg(&self.cluster.folder)
+            // Another test's role may have a name that the database's own client_encoding cannot write.
+            .env("PGCLIENTENCODING", "UTF8")
             .args(["-p", &self.cluster.port.to_string(), "-U", "postgres", "-d", &conninfo_database(&self.name)])
             .output()
             .expect("pg_dump starts");
