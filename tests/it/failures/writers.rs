@@ -273,6 +273,37 @@ fn a_fence_is_taken_away_after_a_run_that_went_well_or_never_began() {
 }
 
 #[test]
+fn a_fence_that_cannot_be_taken_away_is_no_good_end() {
+    let cluster = Cluster::shared();
+    let name = format!("fenced{}", std::process::id());
+    cluster.sql("postgres", &format!("create role {name} login password 'x'"));
+    let db = cluster.database_named(&name, &format!("owner {name}"));
+    let owned_by = |role: &str| cluster.sql("postgres", &format!("alter database {name} owner to {role}"));
+    let project = Project::with_url(&cluster.url_as(&name, "x", &name));
+    project.migration("001_events.sql", "CREATE TABLE events (n bigint);", "DROP TABLE events;");
+    let migrated = project.path().join("migrated");
+    let faults = format!("apply_migrated=wait:{}", migrated.display());
+    let mut running = Running::with_faults(&project, &["--json", "apply", "--writes", "fence"], &faults);
+    running.until("the point", || migrated.exists());
+    owned_by("postgres");
+    std::fs::remove_file(migrated).unwrap();
+
+    let ran = running.finish().expect_code(4);
+
+    assert_eq!(ran.result()["outcome"], "not_recovered", "{ran:#?}");
+    tells(&ran, "changed as planned: 1 migration applied; but others can only READ", "ripcord recover");
+    assert!(ran.result()["error"].as_str().unwrap().contains("the fence could not be taken away"), "{ran:#?}");
+    assert!(cluster.try_sql(&name, "insert into events values (1)").unwrap_err().contains("read-only"));
+    let ran = project.json(&["recover"]).expect_code(4);
+    assert!(ran.result()["database"].as_str().unwrap().contains("can only READ"), "{ran:#?}");
+
+    owned_by(&name);
+    project.run(&["recover"]).expect_code(0);
+    db.sql("insert into events values (1)");
+    project.run(&["apply"]).expect_code(0);
+}
+
+#[test]
 fn a_loss_that_was_accepted_beforehand_is_told() {
     let db = Cluster::shared().database();
     let project = busy(&db);
