@@ -12,7 +12,7 @@ use crate::postgres::Session;
 use crate::postgres::checks::{self, Expected};
 use crate::settings::{HealthCheck, HealthProbe};
 
-/// A line for each finding, or, of what one rule has against file after file, for the first few and for the rest.
+/// A line for each finding, or, of what one rule has against file after file, for the last few and for the rest.
 pub fn finding_lines<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<String> {
     let findings: Vec<Finding> = findings.cloned().collect();
     let (shown, rest) = lint::shown(&findings);

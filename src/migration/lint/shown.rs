@@ -21,13 +21,13 @@ pub struct Rest {
     pub files: usize,
 }
 
-/// Every error, the first few warnings and notes of each rule, and how many more there are, warnings first. A folder
-/// that has grown for years breaks one rule in each of its files, and what is new today must not drown in that.
+/// Every error, the last few warnings and notes of each rule, and how many more there are, warnings first. A folder
+/// that has grown for years breaks one rule in each of its files; what was written today is in the last of them.
 pub fn shown(findings: &[Finding]) -> (Vec<&Finding>, Vec<Rest>) {
     let mut counts: BTreeMap<(Severity, &str), usize> = BTreeMap::new();
     let mut rest: BTreeMap<(Severity, &'static str), (usize, BTreeSet<&Path>)> = BTreeMap::new();
     let mut kept = Vec::new();
-    for finding in findings {
+    for finding in findings.iter().rev() {
         let count = counts.entry((finding.severity, finding.rule)).or_default();
         *count += 1;
         if finding.severity == Severity::Error || *count <= MOST {
@@ -38,6 +38,7 @@ pub fn shown(findings: &[Finding]) -> (Vec<&Finding>, Vec<Rest>) {
         *more += 1;
         files.insert(&finding.file);
     }
+    kept.reverse();
     let counted = rest.into_iter().rev().map(|((severity, rule), (findings, files))| Rest {
         rule,
         severity,
@@ -78,6 +79,9 @@ mod tests {
         all.extend((0..2).map(|at| finding(at, "missing-down", Severity::Note)));
         let (kept, rest) = shown(&all);
         assert_eq!(kept.len(), 20 + MOST + MOST + 2);
+        let gaps: Vec<_> =
+            kept.iter().filter(|one| one.rule == "version-gap").map(|one| one.file.display().to_string()).collect();
+        assert_eq!(gaps, ["7.sql", "8.sql", "8.sql", "9.sql", "9.sql"]);
         let rest: Vec<String> = rest.iter().map(Rest::to_string).collect();
         assert_eq!(
             rest,

@@ -260,7 +260,7 @@ fn what_cannot_be_read_is_told() {
         open(&project);
         let well = as_nobody(&project, &["validate"]);
         assert_eq!(well.code, 0, "{well:#?}");
-        std::fs::set_permissions(project.path().join(closed), Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(project.path().join(closed), Permissions::from_mode(0o000)).unwrap();
         for arguments in [&["validate"][..], &["plan"], &["apply"]] {
             let ran = as_nobody(&project, arguments);
             assert_eq!(ran.code, code, "{closed}: {ran:#?}");
