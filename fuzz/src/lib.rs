@@ -247,7 +247,7 @@ pub fn sql(bytes: &[u8]) {
     }
     assert_eq!(split::pieces(text).expect("it was split before").concat(), text);
     let script = migration::Script {
-        sql: text.to_owned(),
+        sql: text.into(),
         first_line: 1,
         statements,
         no_transaction: None,

@@ -62,14 +62,18 @@ fn bare(name: &str) -> String {
 /// The names that tables are given by RENAME TO, in bodies of functions too. `None`: a table may also get a name or
 /// a schema that the text does not tell.
 pub fn renamed_to(sql: &str) -> Option<Vec<String>> {
-    let lower = sql.to_lowercase();
-    let words: Vec<&str> = lower.split_whitespace().collect();
     let mut names = Vec::new();
-    for (at, pair) in words.windows(2).enumerate() {
-        match pair {
-            ["set", schema] if schema.starts_with("schema") => return None,
-            ["rename", "to"] => {
-                let name = words.get(at + 2)?.trim_matches(['"', '\'', ';', ')']);
+    let mut words = sql.split_whitespace();
+    let mut before = "";
+    while let Some(word) = words.next() {
+        let pair = (before.to_lowercase(), word.to_lowercase());
+        before = word;
+        match (pair.0.as_str(), pair.1.as_str()) {
+            ("set", schema) if schema.starts_with("schema") => return None,
+            ("rename", "to") => {
+                before = words.next()?;
+                let name = before.to_lowercase();
+                let name = name.trim_matches(['"', '\'', ';', ')']);
                 let told = !name.is_empty() && name.chars().all(|one| one.is_alphanumeric() || one == '_');
                 names.push(told.then(|| name.to_owned())?);
             }

@@ -103,13 +103,13 @@ impl<'a> Lexer<'a> {
     }
 
     fn find(&self, needle: &[u8], from: usize) -> Option<usize> {
-        let rest = self.bytes.get(from..)?;
-        rest.windows(needle.len()).position(|window| window == needle).map(|found| from + found)
+        memchr::memmem::find(self.bytes.get(from..)?, needle).map(|found| from + found)
     }
 
     /// The end of a line comment that begins at `at`.
     fn line_comment(&self, at: usize) -> usize {
-        self.while_(at, |byte| byte != b'\n' && byte != b'\r')
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        memchr::memchr2(b'\n', b'\r', rest).map_or(self.bytes.len(), |end| at + end)
     }
 
     /// The end of a block comment that begins at `at`; they nest.
@@ -138,6 +138,9 @@ impl<'a> Lexer<'a> {
     /// The end of a quote whose first character inside is at `at`. A doubled quote stands for itself.
     fn quoted(&self, mut at: usize, quote: u8, backslashes: bool) -> Option<usize> {
         while at < self.bytes.len() {
+            // Where nothing special stands, at once to what does.
+            let other = if backslashes { b'\\' } else { quote };
+            at += memchr::memchr2(quote, other, self.bytes.get(at..)?)?;
             let byte = self.byte(at);
             let escapes = backslashes && byte == b'\\';
             if escapes || (byte == quote && self.byte(at + 1) == quote) {
@@ -187,17 +190,17 @@ impl<'a> Lexer<'a> {
         if self.byte(line) != b'\n' {
             return None;
         }
+        // Rows are skipped to what may be the last line: there may be millions of them.
         loop {
-            let start = line + 1;
-            let end = self.while_(start, |byte| byte != b'\n');
-            let text = self.bytes.get(start..end).unwrap_or_default();
-            if text.strip_suffix(b"\r").unwrap_or(text) == b"\\." {
-                return Some(end);
+            let found = self.find(b"\n\\.", line)?;
+            let end = found + 3;
+            match (self.byte(end), self.byte(end + 1)) {
+                (b'\n', _) => return Some(end),
+                (b'\r', b'\n') => return Some(end + 1),
+                (b'\r', _) if end + 1 >= self.bytes.len() => return Some(end + 1),
+                _ if end >= self.bytes.len() => return Some(end),
+                _ => line = end,
             }
-            if end >= self.bytes.len() {
-                return None;
-            }
-            line = end;
         }
     }
 

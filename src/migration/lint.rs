@@ -7,6 +7,7 @@ mod mend;
 pub mod rules;
 mod schema;
 mod secrets;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use super::{Migration, Parsed, Script, Statement, Version};
 
 pub use judge::{Policy, judge, refuse_level, sweeps};
 pub use mend::mend;
+pub use shown::{Rest, shown};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -62,7 +64,7 @@ const WIDEST_GAP: u64 = 20;
 /// destructive statements (an error when `protected` and there is no DOWN), own transaction control.
 ///
 /// `-- ripcord: allow RULE REASON` in a file silences `destructive`, `destructive-without-down`,
-/// `missing-down` and `empty-file` there, and makes a note of `syntax`, for the server is the judge of
+/// `missing-down`, `empty-file`, `metadata`, `placeholder` and `version-gap` there, and makes a note of `syntax`, for the server is the judge of
 /// that and the parser may be behind it; own transaction control and duplicates cannot be allowed.
 /// Findings come in the order of the migrations.
 pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
@@ -88,25 +90,61 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
 }
 
 /// The files that no layout knows (`file-name`).
-pub fn misnamed(folder: &Folder) -> Vec<Finding> {
+pub fn misnamed(folder: &Folder, policy: &Policy) -> Vec<Finding> {
+    let Some(severity) = policy.severity_of("file-name") else { return Vec::new() };
     let misnamed = folder.skipped.iter().filter(|(path, _)| folder.misnamed.contains(path));
     misnamed
         .map(|(path, why)| Finding {
             rule: "file-name",
-            severity: Severity::Error,
+            severity,
             file: path.clone(),
             line: None,
             column: None,
             message: format!("the file is left out: {why}"),
-            help: Some("name it like `001_name.sql`, or move it out of the folder".to_owned()),
+            help: Some(match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("sql")) {
+                true => "name it like `001_name.sql`, or move it out of the folder".to_owned(),
+                false => "make it a migration in SQL, or move it out of the folder".to_owned(),
+            }),
             table: None,
         })
         .collect()
 }
 
-/// [`judge`] over the whole folder, and the files that no layout knows (`file-name`).
+/// What the folder's migrations depend on (`dependency`): each other in a circle, or what is not in the folder.
+fn dependencies(migrations: &[Migration], policy: &Policy) -> Vec<Finding> {
+    let Some(severity) = policy.severity_of("dependency") else { return Vec::new() };
+    let finding = |file: &Migration, severity, message, help: &str| Finding {
+        rule: "dependency",
+        severity,
+        file: file.path.clone(),
+        line: None,
+        column: None,
+        message,
+        help: Some(help.to_owned()),
+        table: None,
+    };
+    let mut findings = Vec::new();
+    let (_, circle) = super::plan::ordered(migrations);
+    if let Some(first) = circle.first() {
+        findings.push(finding(first, severity, super::plan::circular(&circle), "take one of the dependencies out"));
+    }
+    for file in migrations.iter().filter(|file| !file.metadata.allow.contains_key("dependency")) {
+        for wanted in &file.metadata.dependencies {
+            if !migrations.iter().any(|other| other.is_called(wanted)) {
+                // A database may have it from a file that is gone.
+                let message = format!("it depends on `{wanted}`, which is no migration of this folder");
+                findings.push(finding(file, severity.min(Severity::Warning), message, "mend the name"));
+            }
+        }
+    }
+    findings
+}
+
+/// [`judge`] over the whole folder, the files that no layout knows (`file-name`), and what depends on what
+/// (`dependency`).
 pub fn lint_folder(folder: &Folder, policy: &Policy) -> Vec<Finding> {
-    let mut findings = misnamed(folder);
+    let mut findings = misnamed(folder, policy);
+    findings.extend(dependencies(&folder.migrations, policy));
     findings.extend(judge(&folder.migrations, &folder.migrations, policy));
     findings
 }
@@ -250,7 +288,19 @@ impl Found<'_> {
 
     fn remarks(&mut self) {
         for remark in &self.migration.metadata.remarks {
-            self.add(remark.rule, Severity::Note, remark.message.clone(), "");
+            // What is left out of a file is told whatever the file says.
+            if remark.rule != "transaction-control" && self.allows(remark.rule) {
+                continue;
+            }
+            let (severity, help) = match remark.rule {
+                "placeholder" => (
+                    Severity::Error,
+                    "write the value, or `:'name'` with `allow` below `[variables]`; if it is meant: \
+                     -- ripcord: allow placeholder REASON",
+                ),
+                _ => (Severity::Note, ""),
+            };
+            self.add(remark.rule, severity, remark.message.clone(), help);
             if let Some(last) = self.findings.last_mut() {
                 last.line = Some(remark.line);
             }
@@ -320,7 +370,8 @@ fn gaps(migrations: &[Migration], findings: &mut Vec<Finding>) {
             continue;
         };
         let missing = number.saturating_sub(*before).saturating_sub(1);
-        if missing == 0 || missing > WIDEST_GAP || *number > 99_999_999 {
+        let known = migration.metadata.allow.contains_key("version-gap");
+        if missing == 0 || missing > WIDEST_GAP || *number > 99_999_999 || known {
             continue;
         }
         findings.push(Finding {

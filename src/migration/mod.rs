@@ -25,6 +25,7 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -92,8 +93,8 @@ pub struct Remark {
 /// SQL to run, cut out of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
-    /// The text, exactly as in the file.
-    pub sql: String,
+    /// The text, exactly as in the file. Copies of the script share it: it may be very long.
+    pub sql: Arc<str>,
     /// The line of the file on which `sql` begins, from 1.
     pub first_line: u32,
     /// Its statements, in order.

@@ -260,27 +260,9 @@ impl Plan {
 
     /// By version, and after what each depends on; versions decide between what is free to run.
     fn order<'a>(&mut self, files: &'a [Migration]) -> Vec<&'a Migration> {
-        let mut waiting: Vec<&Migration> = files.iter().collect();
-        // What was written down decides first, then the version.
-        waiting.sort_by(|one, other| one.place().cmp(&other.place()));
-        let mut ordered: Vec<&Migration> = Vec::with_capacity(waiting.len());
-        while !waiting.is_empty() {
-            let is_free = |migration: &&Migration| {
-                !migration.metadata.dependencies.iter().any(|wanted| {
-                    waiting.iter().any(|other| other.is_called(wanted) && other.file_name != migration.file_name)
-                        || migration.is_called(wanted)
-                })
-            };
-            let Some(at) = waiting.iter().position(is_free) else {
-                let circle = circle(&waiting);
-                self.errors.push(
-                    Error::failed(format!("these migrations depend on each other: {}", names(&circle)))
-                        .hint("take one of the dependencies out"),
-                );
-                ordered.append(&mut waiting);
-                break;
-            };
-            ordered.push(waiting.remove(at));
+        let (ordered, circle) = ordered(files);
+        if !circle.is_empty() {
+            self.errors.push(Error::failed(circular(&circle)).hint("take one of the dependencies out"));
         }
         ordered
     }
@@ -314,6 +296,34 @@ impl Plan {
         }
         self.errors.extend(errors);
     }
+}
+
+/// The files by version, and after what each depends on; with a circle, when there is one.
+pub(super) fn ordered(files: &[Migration]) -> (Vec<&Migration>, Vec<&Migration>) {
+    let mut waiting: Vec<&Migration> = files.iter().collect();
+    // What was written down decides first, then the version.
+    waiting.sort_by(|one, other| one.place().cmp(&other.place()));
+    let mut ordered: Vec<&Migration> = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let is_free = |migration: &&Migration| {
+            !migration.metadata.dependencies.iter().any(|wanted| {
+                waiting.iter().any(|other| other.is_called(wanted) && other.file_name != migration.file_name)
+                    || migration.is_called(wanted)
+            })
+        };
+        let Some(at) = waiting.iter().position(is_free) else {
+            let circle = circle(&waiting);
+            ordered.append(&mut waiting);
+            return (ordered, circle);
+        };
+        ordered.push(waiting.remove(at));
+    }
+    (ordered, Vec::new())
+}
+
+/// What is wrong with migrations in a circle.
+pub(super) fn circular(circle: &[&Migration]) -> String {
+    format!("these migrations depend on each other: {}", names(circle))
 }
 
 /// Whether the history has this very file: its number and name, or its whole name.

@@ -1,5 +1,7 @@
 //! From a text to a [`Script`].
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::lexer::{Kind, Lexer, Token};
@@ -10,7 +12,7 @@ use crate::error::Result;
 impl Script {
     /// Splits and classifies `sql`, whose first line is line `first_line` of `file`.
     pub fn parse(sql: &str, file: &str, first_line: u32) -> Result<Self> {
-        let sql = super::split::without_dump_guards(sql).into_owned();
+        let sql: Arc<str> = Arc::from(&*super::split::without_dump_guards(sql));
         let statements = split(&sql, file, first_line)?;
         let mut script = Script { sql, first_line, statements, ..Script::default() };
         script.no_transaction = script.needs_no_transaction();

@@ -52,10 +52,21 @@ pub(crate) fn without_dump_guards(sql: &str) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
+/// Whether there is nothing but white space and comments.
+pub(crate) fn is_blank(sql: &str) -> bool {
+    Lexer::new(sql).all(|token| token.is_ok_and(|token| matches!(token.kind, Kind::Space | Kind::Comment)))
+}
+
 /// The text without comments and with white space folded, outside quotes.
 pub fn fold(sql: &str) -> String {
-    let mut folded = String::with_capacity(sql.len());
-    let mut gap = false;
+    let mut folded = String::new();
+    fold_into(sql, |piece| folded.push_str(piece));
+    folded
+}
+
+/// The pieces of the folded text, one after the other: a large one is not held twice.
+pub(crate) fn fold_into(sql: &str, mut take: impl FnMut(&str)) {
+    let (mut gap, mut began) = (false, false);
     for token in Lexer::new(sql) {
         let text = match &token {
             Ok(token) if matches!(token.kind, Kind::Space | Kind::Comment) => {
@@ -66,20 +77,19 @@ pub fn fold(sql: &str) -> String {
             // What never ends is kept as it stands.
             Err(rest) => sql.get(rest.start..).unwrap_or_default(),
         };
-        if gap && !folded.is_empty() {
-            folded.push(' ');
+        if gap && began {
+            take(" ");
         }
-        gap = false;
-        folded.push_str(text);
+        (gap, began) = (false, true);
+        take(text);
     }
-    folded
 }
 
 /// Line and column, both from 1, of a byte offset in a text whose first line has the number given.
 pub(crate) fn line_column(sql: &str, offset: usize, first_line: u32) -> (u32, u32) {
     let before = sql.as_bytes().get(..offset).unwrap_or(sql.as_bytes());
-    let lines = before.iter().filter(|&&byte| byte == b'\n').count();
-    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let lines = memchr::memchr_iter(b'\n', before).count();
+    let line_start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
     let column = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default()).chars().count();
     (
         first_line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX)),

@@ -181,14 +181,19 @@ impl Migration {
     /// The same with variables as plain names, and numbers for the ends of a batch's range: for the linter.
     pub fn with_names(&self, variables: &Variables) -> Migration {
         let mut named = self.clone();
-        named.up.sql = variables.as_names(&named.up.sql).into_owned();
+        for script in [Some(&mut named.up), named.down.as_mut()].into_iter().flatten() {
+            let changed = match variables.as_names(&script.sql) {
+                Cow::Owned(changed) => changed,
+                Cow::Borrowed(_) => continue,
+            };
+            script.sql = changed.into();
+        }
         for number in self.up.batches.keys() {
             let Some(statement) = self.up.statements.get(*number) else { continue };
             let numbered = super::batch::with_numbers(named.up.text(statement));
-            named.up.sql.replace_range(statement.start..statement.end, &numbered);
-        }
-        if let Some(down) = &mut named.down {
-            down.sql = variables.as_names(&down.sql).into_owned();
+            let mut text = named.up.sql.to_string();
+            text.replace_range(statement.start..statement.end, &numbered);
+            named.up.sql = text.into();
         }
         // What the parser said of the text with its variables does not hold for this one.
         let forget = |new: &mut Script, old: &Script| {

@@ -279,7 +279,7 @@ impl Deciding<'_> {
         if in_effect {
             return;
         }
-        let own_down = file.and_then(|file| file.down.as_ref()).map(|down| down.sql.clone());
+        let own_down = file.and_then(|file| file.down.as_ref()).map(|down| down.sql.to_string());
         let trusted = row.rollback_sql.clone().filter(|sql| known.doubtful.is_none() && !sql.trim().is_empty());
         let changed = compared.checksum == "changed";
         self.rows.push(MigrationRow {
@@ -301,7 +301,7 @@ impl Deciding<'_> {
             git_commit: None,
             run: None,
             tool_version: format!("adopted from {}", known.label()),
-            up_sql: file.filter(|_| !changed).map(|file| file.up.sql.clone()),
+            up_sql: file.filter(|_| !changed).map(|file| file.up.sql.to_string()),
             // What was applied with it, where that may be believed; else what the file says now.
             down_sql: if changed { trusted } else { own_down.or(trusted) },
         });
@@ -373,7 +373,7 @@ fn digests(migration: &Migration) -> Vec<String> {
     let bytes = std::fs::read(&migration.path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let unix = text.replace("\r\n", "\n");
-    let texts = [text.trim(), unix.as_str(), unix.trim(), migration.up.sql.as_str(), migration.up.sql.trim()];
+    let texts = [text.trim(), unix.as_str(), unix.trim(), &*migration.up.sql, migration.up.sql.trim()];
     let mut digests = vec![hex::encode(Sha256::digest(&bytes))];
     digests.extend(texts.iter().map(|text| hex::encode(Sha256::digest(text.as_bytes()))));
     digests

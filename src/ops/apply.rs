@@ -220,9 +220,13 @@ pub async fn execute(ctx: &Context, request: &Request, planned: Planned) -> RunR
 
 /// What nobody left out on purpose is told, whether something else is pending or not.
 fn tell_left_out(ctx: &Context, folder: &Folder) {
-    for (path, why) in folder.skipped.iter().filter(|(path, _)| folder.misnamed.contains(path)) {
-        ctx.progress.warn(format!("`{}` is left out: {why}", path.display()));
-    }
+    left_out(folder).into_iter().for_each(|line| ctx.progress.warn(line));
+}
+
+/// A line for each file that is left out and that nobody left out on purpose.
+pub fn left_out(folder: &Folder) -> Vec<String> {
+    let misnamed = folder.skipped.iter().filter(|(path, _)| folder.misnamed.contains(path));
+    misnamed.map(|(path, why)| format!("`{}` is left out: {why}", path.display())).collect()
 }
 
 fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
@@ -234,8 +238,8 @@ fn validate(ctx: &Context, request: &Request, planned: &Planned) -> Result<()> {
         }
         return Err(error.hint("mend the files, then: ripcord validate"));
     }
-    for finding in of(Severity::Warning) {
-        ctx.progress.warn(check::finding_line(finding));
+    for line in check::finding_lines(of(Severity::Warning)) {
+        ctx.progress.warn(line);
     }
     for note in &planned.plan.notes {
         ctx.progress.note(note.clone());

@@ -7,10 +7,18 @@ use super::run::Run;
 use crate::error::{Error, Result};
 use crate::health::{self, Answer};
 use crate::manifest::DatabaseProperties;
-use crate::migration::lint::Finding;
+use crate::migration::lint::{self, Finding};
 use crate::postgres::Session;
 use crate::postgres::checks::{self, Expected};
 use crate::settings::{HealthCheck, HealthProbe};
+
+/// A line for each finding, or, of what one rule has against file after file, for the last few and for the rest.
+pub fn finding_lines<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<String> {
+    let findings: Vec<Finding> = findings.cloned().collect();
+    let (shown, rest) = lint::shown(&findings);
+    let rest = rest.iter().map(|rest| format!("{rest}; all of them: ripcord validate -v"));
+    shown.into_iter().map(finding_line).chain(rest).collect()
+}
 
 /// `file:line:column: message (rule)`.
 pub fn finding_line(finding: &Finding) -> String {
@@ -105,9 +113,9 @@ pub async fn verify(run: &Run<'_>, before: &Before) -> Result<()> {
 
 /// Whether a script says of a constraint that it is not to be validated yet, in whatever place.
 fn says_not_valid(sql: &str) -> bool {
-    let words: Vec<&str> = sql.split_whitespace().collect();
     let valid = |word: &str| word.trim_end_matches([';', ',', ')']).eq_ignore_ascii_case("valid");
-    words.windows(2).any(|pair| pair[0].eq_ignore_ascii_case("not") && valid(pair[1]))
+    let mut before = "";
+    sql.split_whitespace().any(|word| std::mem::replace(&mut before, word).eq_ignore_ascii_case("not") && valid(word))
 }
 
 /// Every SQL file of the folder must return no row.

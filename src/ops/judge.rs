@@ -18,7 +18,7 @@ pub async fn online(ctx: &Context, folder: &Folder, policy: &Policy) -> Result<V
     let session = ctx.connect("validate").await?;
     let pending = pending(&session, folder).await?;
     let mut findings = lint::judge(&folder.migrations, &pending, policy);
-    findings.extend(lint::misnamed(folder));
+    findings.extend(lint::misnamed(folder, policy));
     weigh(&session, &pending, policy, ctx.settings.lint.large_table_rows, &mut findings).await?;
     findings.extend(live_schema(&session, ctx.target.database(), policy).await?);
     session.close().await;
@@ -82,7 +82,8 @@ pub async fn weigh(
 /// What destroys only in tables that are not there destroys nothing that is there: a note. A table that the same
 /// run gives such a name by renaming is there.
 async fn spare_new_tables(session: &Session, migrations: &[Migration], findings: &mut [Finding]) -> Result<()> {
-    let renamed = migrations.iter().map(|one| migration::renamed_to(&one.up.sql)).collect::<Option<Vec<_>>>();
+    let statements = migrations.iter().flat_map(|one| one.up.statements.iter().map(|statement| one.up.text(statement)));
+    let renamed = statements.map(migration::renamed_to).collect::<Option<Vec<_>>>();
     let Some(renamed) = renamed else { return Ok(()) };
     let mut found: Vec<(&mut Finding, Vec<String>)> = Vec::new();
     for finding in findings.iter_mut().filter(|one| matches!(one.rule, "destructive" | "destructive-without-down")) {

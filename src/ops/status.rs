@@ -210,6 +210,7 @@ async fn read_plan(ctx: &Context, session: &Session, rows: &[MigrationRow], stat
                     file: pending.migration.file_name,
                 })
                 .collect();
+            status.notes.extend(apply::left_out(&folder));
             status.skipped = folder.skipped.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
             status.folder = Some(folder.path.display().to_string());
             status.layout = Some(format!("{} ({})", folder.layout, folder.reason));

@@ -150,8 +150,8 @@ pub(super) fn baseline_row(ctx: &Context, migration: &Migration, batch: i32) -> 
         git_commit: ctx.identity.git_commit.clone(),
         run: None,
         tool_version: TOOL_VERSION.to_owned(),
-        up_sql: Some(migration.up.sql.clone()),
-        down_sql: migration.down.as_ref().map(|down| down.sql.clone()),
+        up_sql: Some(migration.up.sql.to_string()),
+        down_sql: migration.down.as_ref().map(|down| down.sql.to_string()),
     }
 }
 

@@ -74,11 +74,10 @@ pub async fn relations_called(session: &Session, names: &[String]) -> Result<BTr
     if names.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let names: Vec<String> = names.iter().map(|name| quote::literal(name)).collect();
     // language=SQL
     let query = format!(
         "SELECT DISTINCT relname::pg_catalog.text FROM pg_catalog.pg_class WHERE relname IN ({})",
-        names.join(", ")
+        quote::literals(names)
     );
     Ok(session.rows(&query).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
@@ -265,8 +264,7 @@ fn wrong(given: &str, form: &str) -> Error {
 }
 
 fn excluded(schemas: &[String]) -> String {
-    let all = std::iter::once("ripcord").chain(schemas.iter().map(String::as_str));
-    all.map(quote::literal).collect::<Vec<_>>().join(", ")
+    quote::literals(std::iter::once("ripcord").chain(schemas.iter().map(String::as_str)))
 }
 
 /// What must be there. A name without a schema is one in `public`; without quotes it is found as written and in
@@ -383,7 +381,7 @@ fn parts(name: &str) -> Option<Vec<String>> {
             return None;
         }
         parts.push(match part.to_lowercase() {
-            folded if !quoted && folded != part => format!("{}, {}", quote::literal(&part), quote::literal(&folded)),
+            folded if !quoted && folded != part => quote::literals([part, folded]),
             _ => quote::literal(&part),
         });
         match (after.strip_prefix('.'), after) {

@@ -13,3 +13,8 @@ pub fn literal(value: &str) -> String {
         format!("'{}'", value.replace('\'', "''"))
     }
 }
+
+/// String literals with commas between, as IN takes them.
+pub fn literals<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> String {
+    values.into_iter().map(|value| literal(value.as_ref())).collect::<Vec<_>>().join(", ")
+}

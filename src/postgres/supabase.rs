@@ -75,9 +75,8 @@ pub async fn leaning(session: &Session, left_out: &[String]) -> Result<Vec<Strin
     if left_out.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<String> = left_out.iter().map(|name| quote::literal(name)).collect();
     let rows = session
-        .ours(&LEANING.replace("$LEFT_OUT", &names.join(", ")).replace("$OURS", &quote::literal("ripcord")))
+        .ours(&LEANING.replace("$LEFT_OUT", &quote::literals(left_out)).replace("$OURS", &quote::literal("ripcord")))
         .await?;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
@@ -113,11 +112,10 @@ async fn present(session: &Session, names: &[String], condition: &str) -> Result
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<String> = names.iter().map(|name| quote::literal(name)).collect();
     // language=SQL
     let sql = format!(
         "SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname IN ({}) {condition} ORDER BY n.nspname",
-        names.join(", ")
+        quote::literals(names)
     );
     Ok(session.ours(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }

@@ -28,7 +28,7 @@ pub(super) fn hazards(script: &Script, wanted: Vec<&'static Rule>) -> Vec<Hazard
         return Vec::new();
     }
     let in_transaction = script.no_transaction.is_none();
-    let text = parseable(script);
+    let Parseable { text, cuts } = parseable(script);
     with_file(text, move |file, text| {
         let known = wanted.iter().filter_map(|rule| Known::try_from(rule.id).ok());
         let mut linter = Linter::from(known);
@@ -39,7 +39,8 @@ pub(super) fn hazards(script: &Script, wanted: Vec<&'static Rule>) -> Vec<Hazard
         let matters = |hazard: &Hazard| {
             hazard.rule.group != Group::Locks || !hazard.table.as_ref().is_some_and(|table| made.contains(table))
         };
-        violations.into_iter().filter_map(|violation| hazard(file, violation)).filter(matters).collect()
+        let found = violations.into_iter().filter_map(|violation| hazard(file, violation)).filter(matters);
+        found.map(|hazard| hazard.in_script(&cuts)).collect()
     })
     .unwrap_or_default()
 }
@@ -54,7 +55,10 @@ fn hazard(file: &Parse<SourceFile>, violation: Violation) -> Option<Hazard> {
     let rule = rules::rule(&violation.code.to_string())?;
     let offset = usize::from(violation.text_range.start());
     let statement = file.syntax_node().children().find(|node| node.text_range().contains_range(violation.text_range));
-    let edits = violation.fix.map(|fix| fix.edits.iter().map(edit).collect()).unwrap_or_default();
+    // Where the new value belongs, only a person knows: the linter would write a stand-in.
+    let mechanical = rule.id != "require-enum-value-ordering";
+    let edits =
+        violation.fix.filter(|_| mechanical).map(|fix| fix.edits.iter().map(edit).collect()).unwrap_or_default();
     Some(Hazard {
         rule,
         offset,
@@ -107,17 +111,42 @@ pub(super) fn sweeps(script: &Script) -> Vec<(usize, &'static str, String)> {
     script.statements.iter().filter_map(of).collect()
 }
 
-/// The script's text with blanks in place of what the parser is kept away from, so that places stay the same.
-fn parseable(script: &Script) -> String {
-    let mut text = script.sql.clone().into_bytes();
+/// A script's text without what the parser is kept away from.
+struct Parseable {
+    text: String,
+    /// Places in `text`, each with the number of bytes that were left out before it.
+    cuts: Vec<(usize, usize)>,
+}
+
+/// Statements that are too long for the parser, and the rows of a COPY, are left out.
+fn parseable(script: &Script) -> Parseable {
+    let mut parseable = Parseable { text: String::new(), cuts: Vec::new() };
+    let mut at = 0;
+    let mut without = |from: usize, to: usize| {
+        parseable.text.push_str(script.sql.get(at..from).unwrap_or_default());
+        parseable.cuts.push((parseable.text.len(), to.saturating_sub(parseable.text.len())));
+        at = to;
+    };
     for statement in &script.statements {
-        if !readable(script.text(statement)) || script.text(statement).contains("\n\\.") {
-            for byte in text.get_mut(statement.start..statement.end).unwrap_or_default() {
-                if *byte != b'\n' {
-                    *byte = b' ';
-                }
-            }
+        if !readable(script.text(statement)) {
+            without(statement.start, statement.end);
+        }
+        if let Some(data) = &statement.data {
+            without(data.start, data.end);
         }
     }
-    String::from_utf8(text).unwrap_or_default()
+    parseable.text.push_str(script.sql.get(at..).unwrap_or_default());
+    parseable
+}
+
+impl Hazard {
+    /// With its places in the whole script.
+    fn in_script(mut self, cuts: &[(usize, usize)]) -> Hazard {
+        let place = |at: usize| at + cuts.iter().rfind(|(from, _)| *from <= at).map_or(0, |(_, left_out)| *left_out);
+        self.offset = place(self.offset);
+        for (range, _) in &mut self.edits {
+            *range = place(range.start)..place(range.end);
+        }
+        self
+    }
 }

@@ -31,10 +31,10 @@ pub fn mend(migration: &Migration, policy: &Policy) -> Result<Vec<String>> {
 fn replace(path: &Path, script: &Script, mut edits: Vec<(std::ops::Range<usize>, String)>) -> Result<()> {
     let wrong = |error: std::io::Error| Error::failed(format!("`{}` was not mended", path.display())).because(error);
     let text = std::fs::read_to_string(path).map_err(wrong)?;
-    let place = text.find(&script.sql).ok_or_else(|| {
+    let place = text.find(&*script.sql).ok_or_else(|| {
         Error::failed(format!("`{}` has changed since it was read", path.display())).hint("ripcord validate --fix")
     })?;
-    let mut mended = script.sql.clone();
+    let mut mended = script.sql.to_string();
     // From the end, so that the places before stay where they are.
     edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
     edits.dedup();

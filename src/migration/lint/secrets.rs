@@ -1,7 +1,7 @@
 //! Secrets in a script: passwords, tokens and keys that everybody who reads the repository would have.
 
 use super::super::Script;
-use super::super::lexer::{Kind, Lexer, Token};
+use super::super::lexer::{Kind, Lexer};
 
 /// Something that should not stand in a file. The value itself is never part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,10 @@ pub(super) fn leaks(script: &Script) -> Vec<Leak> {
 }
 
 fn look(sql: &str, base: usize, depth: u32, found: &mut Vec<Leak>) {
-    let tokens: Vec<Token> = Lexer::new(sql).map_while(Result::ok).collect();
     // Whether a CREATE or an ALTER came since the last semicolon, and the word before.
     let mut defines = false;
     let mut before = "";
-    for token in &tokens {
+    for token in Lexer::new(sql).map_while(Result::ok) {
         let text = token.text(sql);
         let offset = base + token.start;
         let mut add = |rule, what| found.push(Leak { rule, offset, what });

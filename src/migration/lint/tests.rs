@@ -255,6 +255,15 @@ fn a_table_that_the_same_file_makes_may_be_locked() {
 }
 
 #[test]
+fn rows_of_a_copy_are_no_statements() {
+    let text = "copy t (a) from stdin;\nalter table t rename to u;\n\\.\nalter table v rename to w;\n";
+    let found = judged(&[("001_a.sql", text)], &LintSettings::default(), false);
+    let found: Vec<_> = found.iter().filter(|one| one.rule == "renaming-table").map(|one| one.line).collect();
+    assert_eq!(found, [Some(4)]);
+    assert!(!fires(text).contains(&"syntax"));
+}
+
+#[test]
 fn the_linters_own_comments_silence_it() {
     assert_eq!(fires("-- squawk-ignore renaming-table\nalter table t rename to u;"), [] as [&str; 0]);
 }
@@ -413,10 +422,14 @@ fn habits_are_mended_where_the_linter_knows_how() {
         "-- UP\r\ncreate table t (id bigint primary key, a timestamptz, b text);\r\n-- DOWN\r\ndrop table t;\r\n"
     );
     assert_eq!(mend(&read(), &policy).unwrap(), [] as [String; 0]);
+    // The linter would write `BEFORE 'existing_value'`, which is nobody's value.
+    let text = "-- UP\nalter type e add value 'b';\n-- DOWN\nselect 1;\n";
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(mend(&read(), &policy).unwrap(), [] as [String; 0]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
-/// Every rule has a page that says what is wrong, why, and what to do.
 #[test]
 fn a_folder_without_any_down_is_told_of_once() {
     let count = |files: &[(&str, &str)]| {
@@ -437,6 +450,7 @@ fn a_folder_without_any_down_is_told_of_once() {
     );
 }
 
+/// Every rule has a page that says what is wrong, why, and what to do.
 #[test]
 fn every_rule_has_its_page() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules");

@@ -44,7 +44,7 @@ pub(super) fn comment_lines(text: &str) -> Vec<CommentLine<'_>> {
 }
 
 fn lines(text: &str) -> u32 {
-    u32::try_from(text.bytes().filter(|&byte| byte == b'\n').count()).unwrap_or(u32::MAX)
+    u32::try_from(memchr::memchr_iter(b'\n', text.as_bytes()).count()).unwrap_or(u32::MAX)
 }
 
 /// The text of a comment line when it is a marker: key words alone, perhaps between rules.

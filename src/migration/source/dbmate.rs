@@ -3,7 +3,7 @@
 use super::super::Metadata;
 use super::comments::CommentLine;
 use super::layouts::{Halves, Layout, Page};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(super) struct Dbmate;
 
@@ -18,16 +18,18 @@ impl Layout for Dbmate {
     }
 
     fn read(&self, page: &Page<'_>, _metadata: &mut Metadata) -> Result<Halves> {
-        let (mut halves, marks) = page.sections("dbmate", |one| mark(one, "up"), |one| mark(one, "down"))?;
+        let (halves, marks) = page.sections("dbmate", |one| mark(one, "up"), |one| mark(one, "down"))?;
+        for comment in [Some(marks.up), marks.down].into_iter().flatten() {
+            let options = comment.text.split_whitespace().filter_map(|word| word.strip_prefix("transaction:"));
+            if let Some(wrong) = options.into_iter().find(|option| !matches!(*option, "true" | "false")) {
+                return Err(Error::failed(format!("`{}`, line {}: `transaction:{wrong}`", page.file, comment.line))
+                    .because("expected: `transaction:false` or `transaction:true`"));
+            }
+        }
         let alone = |comment: &CommentLine<'_>| {
             comment.text.split_whitespace().any(|word| word == "transaction:false").then_some(comment.line)
         };
-        let (up, down) = (alone(marks.up), marks.down.and_then(alone));
-        halves.up.alone = up;
-        if let Some(half) = &mut halves.down {
-            half.alone = down;
-        }
-        Ok(halves)
+        Ok(halves.alone(alone(marks.up), marks.down.and_then(alone)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::super::Metadata;
+use super::file::read_beside;
 use super::layouts::{Halves, Layout, Page};
 use crate::error::{Error, Result};
 
@@ -57,11 +58,7 @@ impl Journal {
     /// Reads the journal of a folder; `None`: it has none, and is no folder of Drizzle's.
     pub fn open(folder: &Path) -> Result<Option<Journal>> {
         let path = folder.join(JOURNAL);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::failed(format!("cannot read `{}`", path.display())).because(error)),
-        };
+        let Some(text) = read_beside(&path)? else { return Ok(None) };
         let shown = path.display();
         let file: File = serde_json::from_str(&text).map_err(|error| {
             Error::failed(format!("`{shown}`, line {}: it is no journal of Drizzle's", error.line()))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::super::lexer::{Kind, Lexer};
-use super::super::split::fold;
+use super::super::split::{fold, fold_into};
 use super::super::{Metadata, Migration, Remark, Script, Version};
 use super::comments::{comment_lines, directives};
 use super::drizzle::Journal;
@@ -59,6 +59,17 @@ impl Half {
         // Of a migration that is a folder, the folder's name tells it apart.
         let file_name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
         Ok(Half { path, file_name, text })
+    }
+}
+
+/// The text of a file that is not a migration itself and says something of one. `None`: there is none.
+pub(super) fn read_beside(path: &Path) -> Result<Option<String>> {
+    let cannot = |cause: std::io::Error| Error::failed(format!("cannot read `{}`", path.display())).because(cause);
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => std::fs::read_to_string(path).map(Some).map_err(cannot),
+        Ok(_) => Err(Error::failed(format!("cannot read `{}`: it is no ordinary file", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cannot(error)),
     }
 }
 
@@ -130,7 +141,7 @@ impl SqlFile {
             down = Some(self.down_file(file, &mut metadata)?);
         }
         if page.is_folder()
-            && let Some(line) = folders::asks_alone(&self.path)
+            && let Some(line) = folders::asks_alone(&self.path)?
         {
             let reason = format!("line {line} of its metadata.toml asks for it");
             for script in [Some(&mut up), down.as_mut()].into_iter().flatten() {
@@ -200,17 +211,17 @@ pub(super) fn claim(
 /// The number of the line that the byte before `end` stands in.
 fn up_to_line(text: &str, end: usize) -> u32 {
     let before = text.get(..end).unwrap_or(text);
-    let lines = before.trim_end_matches('\n').matches('\n').count();
+    let lines = memchr::memchr_iter(b'\n', before.trim_end_matches('\n').as_bytes()).count();
     u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// UP and DOWN are folded apart: what moves across the marker is no harmless edit.
 fn loose_checksum(up: &Script, down: Option<&Script>) -> String {
     let mut hash = Sha256::new();
-    hash.update(fold(&up.sql).as_bytes());
+    fold_into(&up.sql, |piece| hash.update(piece.as_bytes()));
     if let Some(down) = down {
         hash.update([0]);
-        hash.update(fold(&down.sql).as_bytes());
+        fold_into(&down.sql, |piece| hash.update(piece.as_bytes()));
     }
     hex::encode(hash.finalize())
 }

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::lexer::{Kind, Lexer, Token};
+use super::super::split::line_column;
 use super::super::{Metadata, Remark};
 use super::layouts::{Halves, Layout, Page};
 use crate::error::{Error, Result};
@@ -21,18 +23,33 @@ impl Layout for Flyway {
 
     fn read(&self, page: &Page<'_>, metadata: &mut Metadata) -> Result<Halves> {
         // Flyway would put a value there, refinery would not: the text does not say whose it is.
-        let at = page.text.find("${").filter(|at| page.text.get(*at..).is_some_and(|rest| rest.contains('}')));
-        if let Some(at) = at {
-            let line = page.text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+        if let Some((line, placeholder)) = placeholder(page.text) {
             metadata.remarks.push(Remark {
-                rule: "metadata",
-                line: u32::try_from(line).unwrap_or(u32::MAX),
-                message: "`${…}` is sent to the server as it stands: Flyway's placeholders are not filled in"
-                    .to_owned(),
+                rule: "placeholder",
+                line,
+                message: format!("`{placeholder}` would go to the server as it stands, and Flyway puts a value there"),
             });
         }
         Ok(Halves { up: page.whole(), down: None })
     }
+}
+
+/// The first `${…}` outside comments, and its line.
+fn placeholder(text: &str) -> Option<(u32, &str)> {
+    let mut comments: Option<Vec<Token>> = None;
+    for (at, _) in text.match_indices("${") {
+        let rest = text.get(at..).unwrap_or_default();
+        let end = rest
+            .find(|one: char| one == '}' || one.is_whitespace())
+            .filter(|end| rest.get(*end..*end + 1) == Some("}"));
+        let Some(end) = end else { continue };
+        let all = || Lexer::new(text).map_while(std::result::Result::ok);
+        let comments = comments.get_or_insert_with(|| all().filter(|token| token.kind == Kind::Comment).collect());
+        if !comments.iter().any(|comment| comment.start <= at && at < comment.end) {
+            return Some((line_column(text, at, 1).0, rest.get(..=end).unwrap_or_default()));
+        }
+    }
+    None
 }
 
 /// The version and the name in `V1_2__name`; Flyway writes `1_2` for `1.2`.
@@ -50,6 +67,18 @@ pub(super) fn refuse_unread(files: &std::collections::BTreeMap<PathBuf, String>)
         return Ok(());
     }
     for (path, stem) in files {
+        let conf = path.with_file_name(format!("{}.conf", name(path)));
+        if version(stem).is_some() && conf.exists() {
+            return Err(Error::failed(format!(
+                "`{}` says how Flyway runs `{}`, and ripcord does not read it yet",
+                name(&conf),
+                name(path)
+            ))
+            .because("it may say that the migration is not to be run, or outside a transaction")
+            .hint(
+                "write `-- ripcord: no-transaction` or `-- ripcord: env NAMES` into the migration, and remove the file",
+            ));
+        }
         let repeatable = stem.starts_with("R__");
         let baseline = stem.starts_with('B') && version(&stem.replacen('B', "V", 1)).is_some();
         if repeatable || baseline {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::Metadata;
+use super::file::read_beside;
 use super::layouts::{Halves, Layout, Page};
 use crate::error::{Error, Result};
 
@@ -65,29 +66,49 @@ pub(super) fn without_dashes(name: &str) -> String {
 }
 
 /// Whether diesel's `metadata.toml` beside a file asks for no transaction: the number of the line that does.
-pub(super) fn asks_alone(file: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(file.with_file_name("metadata.toml")).ok()?;
-    let asks = |line: &str| {
-        let (key, value) = line.split_once('=')?;
-        let value = value.split('#').next().unwrap_or_default();
-        (key.trim() == "run_in_transaction" && value.trim() == "false").then_some(())
-    };
-    let at = text.lines().position(|line| asks(line).is_some())?;
-    u32::try_from(at + 1).ok()
+pub(super) fn asks_alone(file: &Path) -> Result<Option<u32>> {
+    let path = file.with_file_name("metadata.toml");
+    let Some((text, table)) = table(&path)? else { return Ok(None) };
+    let line = line_of(&text, "run_in_transaction");
+    match table.get("run_in_transaction") {
+        None | Some(toml::Value::Boolean(true)) => Ok(None),
+        Some(toml::Value::Boolean(false)) => Ok(Some(line)),
+        Some(_) => Err(Error::failed(format!(
+            "`{}`, line {line}: `run_in_transaction` must be `true` or `false`",
+            path.display()
+        ))),
+    }
 }
 
 /// Prisma's `migration_lock.toml` says for which database the folder is; another than PostgreSQL is an error.
 pub(super) fn check_provider(folder: &Path) -> Result<()> {
     let path = folder.join("migration_lock.toml");
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-    let provider = text.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == "provider").then(|| value.trim().trim_matches('"').to_owned())
-    });
-    match provider.filter(|provider| !matches!(provider.as_str(), "postgresql" | "postgres")) {
-        Some(provider) => {
-            Err(Error::failed(format!("`{}` is for `{provider}`, and this is PostgreSQL", path.display())))
+    let Some((text, table)) = table(&path)? else { return Ok(()) };
+    let line = line_of(&text, "provider");
+    match table.get("provider").map(|provider| provider.as_str()) {
+        None | Some(Some("postgresql" | "postgres")) => Ok(()),
+        Some(Some(provider)) => {
+            Err(Error::failed(format!("`{}`, line {line} is for `{provider}`, and this is PostgreSQL", path.display())))
         }
-        None => Ok(()),
+        Some(None) => {
+            Err(Error::failed(format!("`{}`, line {line}: `provider` must be a text in quotes", path.display())))
+        }
     }
+}
+
+/// A file of TOML with its text; `None`: there is none.
+fn table(path: &Path) -> Result<Option<(String, toml::Table)>> {
+    let Some(text) = read_beside(path)? else { return Ok(None) };
+    let table = text.parse::<toml::Table>().map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        Error::failed(format!("`{}`, line {line}: it is no TOML", path.display())).because(error.message())
+    })?;
+    Ok(Some((text, table)))
+}
+
+/// The number of the line that sets a key.
+fn line_of(text: &str, key: &str) -> u32 {
+    let at = text.lines().position(|line| line.trim_start().starts_with(key));
+    at.and_then(|at| u32::try_from(at + 1).ok()).unwrap_or(1)
 }

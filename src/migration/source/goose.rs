@@ -19,7 +19,17 @@ impl Layout for Goose {
 
     fn read(&self, page: &Page<'_>, _metadata: &mut Metadata) -> Result<Halves> {
         let is = |wanted: &'static str| move |comment: &CommentLine<'_>| annotation(comment).as_deref() == Some(wanted);
-        let (mut halves, _) = page.sections("goose", is("up"), is("down"))?;
+        let known = ["up", "down", "statementbegin", "statementend", "no transaction", "envsub on", "envsub off"];
+        for comment in page.comments {
+            if let Some(unknown) = annotation(comment).filter(|said| !known.contains(&said.as_str())) {
+                return Err(Error::failed(format!(
+                    "`{}`, line {}: goose has no annotation `{unknown}`",
+                    page.file, comment.line
+                ))
+                .because("expected: `Up`, `Down`, `StatementBegin`, `StatementEnd`, `NO TRANSACTION`"));
+            }
+        }
+        let (halves, _) = page.sections("goose", is("up"), is("down"))?;
         if let Some(comment) = page.comments.iter().find(|comment| is("envsub on")(comment)) {
             return Err(Error::failed(format!(
                 "`{}`, line {}: goose's ENVSUB puts values from the environment into the text, and ripcord does not",
@@ -28,11 +38,7 @@ impl Layout for Goose {
             .hint("write the values out, or as `:'name'` with `allow` below `[variables]`"));
         }
         let alone = page.comments.iter().find(|comment| is("no transaction")(comment)).map(|comment| comment.line);
-        halves.up.alone = alone;
-        if let Some(down) = &mut halves.down {
-            down.alone = alone;
-        }
-        Ok(halves)
+        Ok(halves.alone(alone, alone))
     }
 }
 

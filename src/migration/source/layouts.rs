@@ -37,6 +37,17 @@ pub(super) struct Halves {
     pub down: Option<Cut>,
 }
 
+impl Halves {
+    /// Each half with the line by which it asks to run outside a transaction.
+    pub fn alone(mut self, up: Option<u32>, down: Option<u32>) -> Self {
+        self.up.alone = up;
+        if let Some(half) = &mut self.down {
+            half.alone = down;
+        }
+        self
+    }
+}
+
 /// One spelling of a migration file.
 pub(super) trait Layout: Sync {
     /// As people name it in configuration.
@@ -162,6 +173,6 @@ impl Page<'_> {
     /// Whether a part has nothing but white space and comments in it.
     pub fn is_blank(&self, cut: Cut) -> bool {
         let text = self.text.get(cut.start..cut.end).unwrap_or_default();
-        super::super::split::fold(text).is_empty() || text.trim() == "\u{feff}"
+        super::super::split::is_blank(text) || text.trim() == "\u{feff}"
     }
 }

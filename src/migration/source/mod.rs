@@ -1,6 +1,7 @@
 //! Folders of migrations: one file a layout.
 
 mod banners;
+mod beside;
 mod comments;
 mod dated;
 mod dbmate;
@@ -93,10 +94,10 @@ pub fn find(base: &Path) -> Result<PathBuf> {
 /// folder, metadata or directives that cannot be understood, SQL that cannot be cut into statements.
 pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     let forced = layout.map(forced_layout).transpose()?;
+    let files = list(folder)?;
     let journal = Journal::open(folder)?;
     unread::refuse_folder(folder)?;
     folders::check_provider(folder)?;
-    let files = list(folder)?;
     flyway::refuse_unread(&files)?;
     let mut reading = Reading::default();
     let ups = reading.sort(files);
@@ -171,8 +172,12 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     }
     migrations.sort_by(|one, other| one.place().cmp(&other.place()));
     number_twice(&mut migrations);
-    if migrations.is_empty() {
-        reading.misnamed.extend(subfolders_with_sql(folder, &mut reading.skipped));
+    // refinery and Flyway look into folders as well.
+    for one in beside::find(folder, migrations.is_empty() || name == "flyway")? {
+        match one.meant {
+            true => reading.misname(one.path, &one.why),
+            false => reading.skip(one.path, &one.why),
+        }
     }
     reading.skipped.sort();
     Ok(Folder {
@@ -199,7 +204,8 @@ fn number_twice(migrations: &mut [Migration]) {
 /// The texts of a folder's migrations by file name, as far as they can be read.
 pub(crate) fn read_texts(folder: &Path) -> Result<Vec<(String, String)>> {
     let files = list(folder)?;
-    let texts = files.into_keys().map(|path| {
+    // Reading a pipe would wait for ever.
+    let texts = files.into_keys().filter(|path| path.is_file()).map(|path| {
         let name = path.strip_prefix(folder).ok().map(|name| name.to_string_lossy().into_owned());
         let text = std::fs::read(&path).unwrap_or_default();
         (name.unwrap_or_default(), String::from_utf8_lossy(&text).into_owned())
@@ -251,6 +257,11 @@ fn layout_at(at: usize) -> &'static dyn Layout {
     ALL.get(at).copied().unwrap_or(&plain::Plain)
 }
 
+/// The names of all layouts, as the configuration knows them.
+pub fn layouts() -> Vec<&'static str> {
+    ALL.iter().map(|layout| layout.name()).collect()
+}
+
 fn forced_layout(wanted: &str) -> Result<usize> {
     ALL.iter().position(|layout| layout.name() == wanted).ok_or_else(|| {
         let known: Vec<String> = ALL.iter().map(|layout| format!("`{}`", layout.name())).collect();
@@ -287,7 +298,12 @@ fn list(folder: &Path) -> Result<BTreeMap<PathBuf, String>> {
         let path = entry.map_err(cannot)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         if path.is_dir() {
-            files.extend(folders::files(&path)?);
+            let inside = folders::files(&path)?;
+            if inside.is_empty() && name.as_deref().and_then(names::stem).is_some() {
+                return Err(Error::failed(format!("cannot read `{}`: it is a folder", path.display()))
+                    .hint("give the folder a name without `.sql`, or move it away"));
+            }
+            files.extend(inside);
         } else if let Some(stem) = name.as_deref().and_then(names::stem) {
             files.insert(path.clone(), stem.to_owned());
         }
@@ -318,20 +334,6 @@ fn paired(stem: &str, stems: &BTreeSet<String>) -> Option<Named> {
 /// A file that holds the whole schema: `000_MASTER_*`.
 fn is_master(file_name: &str) -> bool {
     file_name.to_ascii_uppercase().starts_with("000_MASTER")
-}
-
-/// Folders below one that holds no migration itself: perhaps they lie there, and they are not read.
-fn subfolders_with_sql(folder: &Path, skipped: &mut Vec<(PathBuf, String)>) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir() && list(path).is_ok_and(|files| !files.is_empty()))
-        .collect();
-    found.sort();
-    skipped.extend(found.iter().map(|path| (path.clone(), "a folder in the folder is not read".to_owned())));
-    found
 }
 
 /// The order that `patterns` write down: names and globs (`*`, `?`), each a file's name, version or label. What

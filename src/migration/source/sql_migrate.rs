@@ -3,7 +3,7 @@
 use super::super::Metadata;
 use super::comments::CommentLine;
 use super::layouts::{Halves, Layout, Page};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(super) struct SqlMigrate;
 
@@ -13,27 +13,37 @@ impl Layout for SqlMigrate {
     }
 
     fn claims(&self, page: &Page<'_>) -> Option<&'static str> {
-        let marked = |comment| mark(comment, "up") || mark(comment, "down");
-        page.comments.iter().any(marked).then_some("sql-migrate's `-- +migrate Up`")
+        page.comments.iter().any(|comment| words(comment).is_some()).then_some("sql-migrate's `-- +migrate Up`")
     }
 
     fn read(&self, page: &Page<'_>, _metadata: &mut Metadata) -> Result<Halves> {
-        let (mut halves, marks) = page.sections("sql-migrate", |one| mark(one, "up"), |one| mark(one, "down"))?;
-        let alone = |comment: &CommentLine<'_>| {
-            let asks = |word: &str| word.eq_ignore_ascii_case("notransaction");
-            comment.text.split_whitespace().skip(2).any(asks).then_some(comment.line)
-        };
-        let (up, down) = (alone(marks.up), marks.down.and_then(alone));
-        halves.up.alone = up;
-        if let Some(half) = &mut halves.down {
-            half.alone = down;
+        for comment in page.comments {
+            let Some(said) = words(comment) else { continue };
+            let known = matches!(
+                said.iter().map(String::as_str).collect::<Vec<_>>().as_slice(),
+                ["up" | "down"] | ["up" | "down", "notransaction"] | ["statementbegin" | "statementend"]
+            );
+            if !known {
+                return Err(Error::failed(format!(
+                    "`{}`, line {}: sql-migrate has no mark `{}`",
+                    page.file, comment.line, comment.text
+                ))
+                .because("expected: `+migrate Up` or `+migrate Down`, perhaps with `notransaction`"));
+            }
         }
-        Ok(halves)
+        let (halves, marks) = page.sections("sql-migrate", |one| mark(one, "up"), |one| mark(one, "down"))?;
+        let alone =
+            |comment: &CommentLine<'_>| words(comment).is_some_and(|said| said.len() > 1).then_some(comment.line);
+        Ok(halves.alone(alone(marks.up), marks.down.and_then(alone)))
     }
 }
 
 fn mark(comment: &CommentLine<'_>, half: &str) -> bool {
+    words(comment).is_some_and(|said| said.first().is_some_and(|first| first == half))
+}
+
+/// What stands behind `+migrate`, in lower case.
+fn words(comment: &CommentLine<'_>) -> Option<Vec<String>> {
     let mut words = comment.text.split_whitespace();
-    let mut next = |wanted: &str| words.next().is_some_and(|word| word.eq_ignore_ascii_case(wanted));
-    next("+migrate") && next(half)
+    words.next()?.eq_ignore_ascii_case("+migrate").then(|| words.map(str::to_ascii_lowercase).collect())
 }

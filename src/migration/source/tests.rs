@@ -64,10 +64,10 @@ fn metadata_and_markers_are_read() {
     assert_eq!(migration.metadata.rollback_strategy.as_deref(), Some("restore"));
     assert_eq!(migration.metadata.remarks.len(), 1);
     assert!(migration.metadata.remarks[0].message.contains("`ticket`"));
-    assert_eq!(migration.up.sql, "CREATE TABLE user_preferences (id int);\n\n");
+    assert_eq!(&*migration.up.sql, "CREATE TABLE user_preferences (id int);\n\n");
     assert_eq!(migration.up.first_line, 17);
     let down = migration.down.unwrap();
-    assert_eq!((down.sql.as_str(), down.first_line), ("DROP TABLE user_preferences;\n", 20));
+    assert_eq!((&*down.sql, down.first_line), ("DROP TABLE user_preferences;\n", 20));
     assert_eq!(down.line(&down.statements[0]), 20);
 }
 
@@ -267,7 +267,7 @@ fn directives_hold_for_the_half_that_they_stand_in() {
 #[test]
 fn a_transaction_around_the_whole_is_blanked_out() {
     let migration = one("-- UP\nBEGIN;\n  select 1;\nCOMMIT;\n-- DOWN\nstart transaction; select 2; end");
-    assert_eq!(migration.up.sql, "      \n  select 1;\n       \n");
+    assert_eq!(&*migration.up.sql, "      \n  select 1;\n       \n");
     assert_eq!(migration.up.statements.len(), 1);
     assert_eq!(migration.up.line(&migration.up.statements[0]), 3);
     assert_eq!(migration.down.unwrap().statements.len(), 1);
@@ -280,7 +280,7 @@ fn a_transaction_around_the_whole_is_blanked_out() {
         "begin; select 1; rollback;",
     ] {
         let migration = one(kept);
-        assert_eq!(migration.up.sql, kept);
+        assert_eq!(&*migration.up.sql, kept);
         assert!(migration.up.statements.iter().any(|one| one.effect.controls_transaction));
     }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::super::Metadata;
+use super::super::lexer::{Lexer, Token};
 use super::comments::{CommentLine, marker};
 use super::layouts::{Halves, Layout, Page};
 use crate::error::{Error, Result};
@@ -77,8 +78,12 @@ fn bare_down(page: &Page<'_>, comment: &CommentLine<'_>) -> Option<&'static str>
         && !page.is_blank(below)
         && !is_banner(page);
     // A comment about a ROLLBACK that follows is about that statement.
-    let text = super::super::split::fold(page.text.get(below.start..).unwrap_or_default()).to_ascii_lowercase();
-    (parts && !text.starts_with("rollback")).then_some("a mark for DOWN in a spelling that ripcord does not know")
+    let begins = |word: &str| {
+        let text = page.text.get(below.start..).unwrap_or_default();
+        let first = Lexer::new(text).map_while(std::result::Result::ok).find(Token::is_significant);
+        first.is_some_and(|token| token.text(text).eq_ignore_ascii_case(word))
+    };
+    (parts && !begins("rollback")).then_some("a mark for DOWN in a spelling that ripcord does not know")
 }
 
 /// The banners have their own words for the halves, and the other markers theirs.

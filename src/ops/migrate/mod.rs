@@ -162,8 +162,8 @@ fn applied_row(run: &Run<'_>, migration: &Migration, batch: i32, began: Instant)
         git_commit: run.ctx.identity.git_commit.clone(),
         run: Some(run.id),
         tool_version: TOOL_VERSION.to_owned(),
-        up_sql: Some(migration.up.sql.clone()),
-        down_sql: migration.down.as_ref().map(|down| down.sql.clone()),
+        up_sql: Some(migration.up.sql.to_string()),
+        down_sql: migration.down.as_ref().map(|down| down.sql.to_string()),
     }
 }
 

@@ -22,9 +22,7 @@ pub(super) fn parse(setting: &str) -> Option<(&str, &str)> {
 pub(super) fn assignment(name: &str, value: &str) -> String {
     let value = if QUOTED_LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
         match split_list(value) {
-            Some(items) if !items.is_empty() => {
-                items.iter().map(|item| quote::literal(item)).collect::<Vec<_>>().join(", ")
-            }
+            Some(items) if !items.is_empty() => quote::literals(items),
             _ => quote::literal(value),
         }
     } else {

@@ -93,7 +93,7 @@ mod tests {
             found.push(Statement { start, end: sql.len(), ..Statement::default() });
             sql.push('\n');
         }
-        Script { sql, first_line: 1, statements: found, ..Script::default() }
+        Script { sql: sql.into(), first_line: 1, statements: found, ..Script::default() }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Folders as they should not be: each is told with the file, the line where there is one, and what was expected, and
 //! none of them changes anything.
 
+use crate::support::cli::{Ran, peak_memory, ran};
+use crate::support::cluster::unprivileged_user;
 use crate::support::{Cluster, Db, Project};
 
 /// The project's commands say `says` and end with `code`, and the database is as it was.
@@ -172,6 +174,145 @@ fn files_that_are_no_files() {
     let (db, two) = project();
     two.write("migrations/001_a.sql", UP).write("db/migrations/001_a.sql", UP);
     stops(&two, &db, 2, &["more than one folder of migrations", "db/migrations"]);
+}
+
+/// The binary, which is given up after ten minutes: a pipe that is read has no end.
+fn within_limit(project: &Project, arguments: &[&str]) -> Ran {
+    let command = project.command(arguments);
+    let mut limited = std::process::Command::new("timeout");
+    limited.arg("600").arg(command.get_program()).args(command.get_args());
+    limited.env_clear().current_dir(project.path()).stdin(std::process::Stdio::null());
+    for (name, value) in command.get_envs() {
+        limited.env(name, value.unwrap());
+    }
+    ran(limited.output().unwrap())
+}
+
+#[test]
+fn nothing_waits_for_a_pipe() {
+    let pipe = |project: &Project, name: &str| {
+        let at = project.path().join("migrations").join(name);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at).status().unwrap().success());
+    };
+    let db = Cluster::shared().database();
+    let before = db.schema();
+    for (file, name) in [
+        ("001_a.sql", "x.sql"),
+        ("001_a.sql", "001_a.down.sql"),
+        ("001_a.sql", "meta/_journal.json"),
+        ("1_a/up.sql", "1_a/metadata.toml"),
+        ("1_a/migration.sql", "migration_lock.toml"),
+    ] {
+        let project = Project::new(&db);
+        project.write(&format!("migrations/{file}"), UP);
+        pipe(&project, name);
+        for arguments in [&["validate"][..], &["plan"], &["apply"]] {
+            let ran = within_limit(&project, arguments);
+            assert_eq!(ran.code, 1, "{name}: {ran:#?}");
+            assert!(ran.stderr.contains(&format!("{name}`: it is no ordinary file")), "{name}: {ran:#?}");
+        }
+        // These read the folder, too; what they say of it is their own affair.
+        for arguments in [&["status"][..], &["new", "more"], &["graph"]] {
+            assert_ne!(within_limit(&project, arguments).code, 124, "{name} {arguments:?}");
+        }
+    }
+    assert_eq!(db.schema(), before);
+}
+
+/// Root reads everything, so that the binary is run as somebody else.
+fn as_nobody(project: &Project, arguments: &[&str]) -> Ran {
+    use std::os::unix::process::CommandExt;
+
+    let mut command = project.command(arguments);
+    if let Some((uid, gid)) = unprivileged_user() {
+        // Where the binary was built, nobody else may come.
+        let beside = project.path().join("ripcord-of-nobody");
+        std::fs::copy(command.get_program(), &beside).unwrap();
+        let mut other = std::process::Command::new(&beside);
+        other.args(command.get_args()).env_clear().current_dir(project.path());
+        for (name, value) in command.get_envs() {
+            other.env(name, value.unwrap());
+        }
+        other.stdin(std::process::Stdio::null()).uid(uid).gid(gid);
+        command = other;
+    }
+    ran(command.output().unwrap())
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let db = Cluster::shared().database();
+    let before = db.schema();
+    let open = |project: &Project| {
+        std::fs::set_permissions(project.path(), Permissions::from_mode(0o755)).unwrap();
+    };
+    for (closed, code, says) in [
+        ("migrations/001_a.sql", 1, "001_a.sql`"),
+        ("migrations/001_a.down.sql", 1, "001_a.down.sql`"),
+        ("migrations", 2, "cannot read the folder"),
+    ] {
+        let project = Project::new(&db);
+        project.write("migrations/001_a.sql", UP).write("migrations/001_a.down.sql", "DROP TABLE must_not;");
+        open(&project);
+        let well = as_nobody(&project, &["validate"]);
+        assert_eq!(well.code, 0, "{well:#?}");
+        std::fs::set_permissions(project.path().join(closed), Permissions::from_mode(0o000)).unwrap();
+        for arguments in [&["validate"][..], &["plan"], &["apply"]] {
+            let ran = as_nobody(&project, arguments);
+            assert_eq!(ran.code, code, "{closed}: {ran:#?}");
+            for says in ["cannot read", says, "Permission denied"] {
+                assert!(ran.stderr.contains(says), "{closed}, {says}: {ran:#?}");
+            }
+        }
+        std::fs::set_permissions(project.path().join(closed), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    let (db_of_link, dangling) = project();
+    dangling.write("migrations/001_a.sql", UP);
+    symlink("nowhere.sql", dangling.path().join("migrations/x.sql")).unwrap();
+    stops(&dangling, &db_of_link, 1, &["cannot read", "x.sql`", "No such file"]);
+
+    let (db_of_folder, folder) = project();
+    folder.write("migrations/001_a.sql", UP).write("migrations/x.sql/001_b.sql", UP);
+    stops(&folder, &db_of_folder, 1, &["cannot read", "x.sql`: it is a folder"]);
+    assert_eq!(db.schema(), before);
+}
+
+/// A table's rows as pg_dump writes them. They go to the server as they come, and are held once.
+#[test]
+fn two_hundred_megabytes_of_rows() {
+    use std::io::Write;
+
+    const BYTES: u64 = 200 << 20;
+    let (db, large) = project();
+    let path = large.path().join("migrations/001_large.sql");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    writeln!(file, "-- UP\nCREATE TABLE large (id bigint, a text);\nCOPY large (id, a) FROM stdin;").unwrap();
+    // Quotes, comments and statements in the rows are none.
+    let rest = "it's -- $$ /* set schema; alter table large rename to small; ".repeat(2);
+    let (mut rows, mut written) = (0_u64, 0_u64);
+    while written < BYTES {
+        rows += 1;
+        let row = format!("{rows}\t{rest}\n");
+        written += row.len() as u64;
+        file.write_all(row.as_bytes()).unwrap();
+    }
+    writeln!(file, "\\.\n\n-- DOWN\nDROP TABLE large;").unwrap();
+    file.into_inner().unwrap().sync_all().unwrap();
+
+    for arguments in [&["validate"][..], &["plan"], &["apply"]] {
+        let (ran, peak) = peak_memory(&large.command(arguments));
+        let ran = ran.expect_code(0);
+        assert!(!ran.stderr.contains("warning: ") && !ran.stdout.contains("warning: "), "{arguments:?}: {ran:#?}");
+        assert!(peak < 3 * written, "{arguments:?}: {peak} bytes for a file of {written}");
+        eprintln!("{arguments:?}: {} MiB for a file of {} MiB", peak >> 20, written >> 20);
+    }
+    let there = db.sql("select count(*), min(id), max(id), sum(length(a)) from large");
+    assert_eq!(there, format!("{rows}|1|{rows}|{}", rows * rest.len() as u64));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn script(statements: &[&str]) -> Script {
         found.push(Statement { start, end: sql.len(), ..Statement::default() });
         sql.push('\n');
     }
-    Script { sql, first_line: 5, statements: found, ..Script::default() }
+    Script { sql: sql.into(), first_line: 5, statements: found, ..Script::default() }
 }
 
 async fn run(session: &Session, statements: &[&str]) -> ripcord::Result<()> {

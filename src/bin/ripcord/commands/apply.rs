@@ -92,8 +92,9 @@ fn show(app: &App, ctx: &Context, request: &Request, planned: &Planned) -> Exit 
         app.out.note(note);
     }
     // Notes are for `validate` to tell: on a new database every lock and every drop is one.
-    for finding in planned.findings.iter().filter(|finding| finding.severity != Severity::Note) {
-        app.out.warn(&ripcord::ops::check::finding_line(finding));
+    let told = planned.findings.iter().filter(|finding| finding.severity != Severity::Note);
+    for line in ripcord::ops::check::finding_lines(told).into_iter().chain(apply::left_out(&planned.folder)) {
+        app.out.warn(&line);
     }
     let mut report = RunReport::new("apply", outcome, "unchanged, this was a dry run");
     let migrations: Vec<_> = plan.pending.iter().map(|pending| &pending.migration).collect();

@@ -1,5 +1,6 @@
 //! `validate`: what is wrong with the migrations before anything is touched.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use serde_json::json;
 
 use crate::app::{App, Exit};
 use crate::args::{ValidateArgs, ValidateFormat};
+use crate::config::Verbosity;
 
 /// Where the rules' pages are, relative to the project.
 const RULES_URI: &str = "https://docs.rs/crate/ripcord/latest/source/docs/rules";
@@ -50,10 +52,12 @@ pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     if let Some(only) = args.only {
         findings.retain(|finding| rules::rule(finding.rule).is_some_and(|rule| rule.group == only));
     }
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
 
     let text = match args.format.unwrap_or(ValidateFormat::Text) {
-        ValidateFormat::Text => text(&findings),
+        // A file is searched, not read.
+        ValidateFormat::Text => text(&findings, file.is_some() || app.out.style().verbosity == Verbosity::Verbose),
         ValidateFormat::Json => pretty(&findings)?,
         ValidateFormat::Markdown => markdown(&findings),
         ValidateFormat::Sarif => pretty(&sarif(&findings))?,
@@ -70,10 +74,10 @@ pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
         None => app.out.data(&text),
     }
     app.out.say(&format!(
-        "{} migrations checked in `{}`: {errors} errors, {} other findings",
+        "{} migrations checked in `{}`: {errors} errors, {warnings} warnings, {} notes",
         folder.migrations.len(),
         folder.path.display(),
-        findings.len() - errors
+        findings.len() - errors - warnings
     ));
     let outcome = match errors {
         0 => Outcome::Done,
@@ -105,17 +109,28 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// `file:line:column: error: message (rule)`, which editors and terminals turn into links.
-fn text(findings: &[Finding]) -> String {
+/// `file:line:column: error: message (rule)`, which editors and terminals turn into links. Unless `whole`, what one
+/// rule has against file after file is counted, and the same advice is given once.
+fn text(findings: &[Finding], whole: bool) -> String {
     let mut lines = Vec::new();
-    for finding in findings {
+    let (shown, rest) = match whole {
+        true => (findings.iter().collect(), Vec::new()),
+        false => lint::shown(findings),
+    };
+    let mut advised = BTreeSet::new();
+    for finding in shown {
         let mut place = finding.file.display().to_string();
         for number in [finding.line, finding.column].into_iter().flatten() {
             place.push_str(&format!(":{number}"));
         }
         let severity = word(finding.severity);
         lines.push(format!("{place}: {severity}: {} ({})", finding.message, finding.rule));
-        lines.extend(finding.help.iter().map(|help| format!("  help: {help}")));
+        let help = finding.help.iter().filter(|help| advised.insert(*help) || whole);
+        lines.extend(help.map(|help| format!("  help: {help}")));
+    }
+    lines.extend(rest.iter().map(lint::Rest::to_string));
+    if !rest.is_empty() {
+        lines.push("all of them: ripcord validate -v".to_owned());
     }
     lines.join("\n")
 }
@@ -228,8 +243,18 @@ mod tests {
     #[test]
     fn findings_are_written_for_each_reader() {
         let findings = [finding()];
-        assert!(text(&findings).starts_with("migrations/0001_a,b.sql:7:3: error: expected `;`"));
-        assert!(text(&findings).ends_with("\n  help: write one"));
+        assert!(text(&findings, false).starts_with("migrations/0001_a,b.sql:7:3: error: expected `;`"));
+        assert!(text(&findings, false).ends_with("\n  help: write one"));
+        let many = vec![Finding { severity: Severity::Note, ..finding() }; 500];
+        assert_eq!(text(&many, true).matches("note: expected").count(), 500);
+        assert_eq!(text(&many, true).matches("help: ").count(), 500);
+        let short = text(&many, false);
+        assert_eq!((short.matches("note: expected").count(), short.matches("help: ").count()), (5, 1));
+        assert!(
+            short.ends_with("\nand 495 more notes of `syntax` in 1 file\nall of them: ripcord validate -v"),
+            "{short}"
+        );
+        assert_eq!(github(&many).lines().count(), 500);
         assert_eq!(
             github(&findings),
             "::error file=migrations/0001_a%2Cb.sql,line=7,col=3,title=syntax::expected `;`%0A100%25 sure | really"

@@ -97,7 +97,7 @@ fn versions_with_a_v_are_numbers_and_u_undoes_its_v() {
     assert_eq!(names(&folder), ["V1__a.sql", "V2_1__b.sql", "U3__alone.sql", "V10__c.sql"]);
     let b = &folder.migrations[1];
     assert_eq!((b.version.as_str(), b.name.as_str(), b.down.is_some()), ("2.1", "b", true));
-    assert!(b.metadata.remarks[0].message.contains("placeholders"));
+    assert_eq!((b.metadata.remarks[0].rule, b.metadata.remarks[0].line), ("placeholder", 1));
     assert!(dir(&[("V1__a.sql", ""), ("R__v.sql", "")]).fails().contains("`R__v.sql` is a repeatable migration"));
     assert!(dir(&[("V1__a.sql", ""), ("B3__all.sql", "")]).fails().contains("`B3__all.sql` is a baseline"));
     // Without versions of that kind they are names like others.
