@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod analyze;
 mod apply;
 mod backups;
 mod content;
@@ -17,6 +18,7 @@ mod hostile;
 mod imports;
 mod keys;
 mod lies;
+mod locks;
 mod malicious;
 mod parallel;
 mod planning;

@@ -22,6 +22,7 @@ I want to…                                       command
     write a migration                            ripcord new \"add orders\"
     check the migrations, touching nothing       ripcord validate
     see what would happen                        ripcord plan
+    know what one migration locks and costs      ripcord analyze MIGRATION
     try it on a copy first                       ripcord rehearse
     change the database                          ripcord apply
   looking
@@ -126,6 +127,10 @@ pub enum Command {
     New(NewArgs),
     /// Check the migrations without touching a database
     Validate(ValidateArgs),
+    /// Tell what one migration locks, reads, rewrites and destroys, and how long it took, changing nothing
+    ///
+    /// Where the database cannot be reached, what the file tells is told, with a warning.
+    Analyze(AnalyzeArgs),
     /// Show which migrations depend on which, without touching a database
     Graph(GraphArgs),
     /// Say where the database stands (the default)
@@ -257,6 +262,7 @@ impl Command {
             Command::New(_) => "new",
             Command::Validate(_) => "validate",
             Command::Graph(_) => "graph",
+            Command::Analyze(_) => "analyze",
             Command::Cancel(_) => "cancel",
             Command::Status(_) => "status",
             Command::Run { command } => match command {
@@ -325,6 +331,7 @@ impl Command {
             | Command::History(_)
             | Command::Audit(_)
             | Command::Plan(_)
+            | Command::Analyze(_)
             | Command::Changelog(_)
             | Command::Health
             | Command::VerifyDb
@@ -414,7 +421,6 @@ mod tests {
             "wrap -- true",
             "report",
             "metrics",
-            "analyze x",
             "key list",
             "key rotate --old-key-file a --old-key-env b",
             "apply --writes capture",

@@ -56,6 +56,13 @@ impl MigrationKind {
     }
 }
 
+/// `analyze`.
+#[derive(Clone, Debug, Args)]
+pub struct AnalyzeArgs {
+    /// The migration: its version, name or file
+    pub migration: String,
+}
+
 /// `validate`.
 #[derive(Clone, Debug, Args)]
 pub struct ValidateArgs {

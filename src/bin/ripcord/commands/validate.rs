@@ -83,7 +83,8 @@ pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     Ok(Exit(outcome.exit_code()))
 }
 
-fn read(app: &App) -> Result<Folder> {
+/// The folder as the linter reads it: with names in place of variables.
+pub(super) fn read(app: &App) -> Result<Folder> {
     let settings = app.settings();
     let folder = source::read(&app.migrations_dir()?, settings.layout.as_deref())?;
     let mut folder = source::in_order(folder, &settings.order)?;
@@ -106,7 +107,7 @@ fn word(severity: Severity) -> &'static str {
 }
 
 /// `file:line:column: error: message (rule)`, which editors and terminals turn into links.
-fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[Finding]) -> String {
     let mut lines = Vec::new();
     for finding in findings {
         let mut place = finding.file.display().to_string();
