@@ -13,6 +13,7 @@ pub mod lanes;
 mod lexer;
 pub mod lint;
 pub mod locks;
+pub mod pattern;
 pub mod plan;
 pub mod renumber;
 mod script;

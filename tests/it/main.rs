@@ -21,6 +21,7 @@ mod lies;
 mod locks;
 mod malicious;
 mod parallel;
+mod patterns;
 mod planning;
 mod postgres_a;
 mod postgres_b;

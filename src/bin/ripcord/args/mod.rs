@@ -20,6 +20,7 @@ I want to…                                       command
     set up a project                             ripcord init
     know whether it would work here              ripcord doctor
     write a migration                            ripcord new \"add orders\"
+    change a column or table without downtime    ripcord new NAME --pattern expand-contract
     check the migrations, touching nothing       ripcord validate
     see what would happen                        ripcord plan
     know what one migration locks and costs      ripcord analyze MIGRATION
@@ -122,7 +123,10 @@ pub enum Command {
     Doctor,
     /// Wait until the server answers
     Wait(WaitArgs),
-    /// Write a new migration in the layout that the folder has
+    /// Write a new migration, or a sequence for a change without downtime, in the layout that the folder has
+    ///
+    /// With `--pattern`, what belongs to a later deploy is written to a folder beside that of the migrations
+    /// (`migrations-later`), where no run looks: move it over when the deploy before it is done everywhere.
     #[command(visible_alias = "create")]
     New(NewArgs),
     /// Check the migrations without touching a database
