@@ -461,7 +461,9 @@ mod tests {
                 };
                 let expected: Vec<String> = (1..=written.len()).map(|number| number.to_string()).collect();
                 assert_eq!(steps, expected, "{text} {pattern:?}");
-                let errors: Vec<_> = lint::judge(&read.migrations, &read.migrations[1..], &policy)
+                let variables = crate::migration::Variables::default();
+                let judged: Vec<_> = read.migrations.iter().map(|one| one.with_names(&variables)).collect();
+                let errors: Vec<_> = lint::judge(&judged, &judged[1..], &policy)
                     .into_iter()
                     .filter(|one| one.severity == Severity::Error)
                     .collect();

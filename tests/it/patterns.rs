@@ -151,7 +151,7 @@ fn another_table(id: &str) {
     let project = Project::new(&db);
     let before = db.schema();
     let ran = new(&project, "other --pattern online-table --table t").expect_code(0);
-    assert_eq!(ran.stdout.lines().count(), 5, "{ran:#?}");
+    assert_eq!(ran.stdout.lines().count(), 6, "{ran:#?}");
     // What shall be otherwise.
     let edit = |file: &str, from: &str, to: &str| {
         let path = project.path().join("migrations").join(file);
@@ -189,6 +189,7 @@ fn another_table(id: &str) {
     same(&db, "t", "note");
     project.json(&["apply"]).expect_code(0);
     let writer = Writer::start(&db, "z");
+    move_over(&project, "stop_carrying");
     move_over(&project, "drop_old");
     project.json(&["apply"]).expect_code(0);
     writer.end();

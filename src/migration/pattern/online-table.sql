@@ -71,16 +71,24 @@ TRUNCATE {next};
 === down
 -- ripcord: lock-timeout 3s
 {switch_back}
-=== drop_old: {old} goes
+=== stop_carrying: writes no longer reach {old}
 === later: nobody wants to go back to the old table
+-- Apart from the drop: who waits for {old} must not hold {table}.
+-- ripcord: lock-timeout 3s
+-- ripcord: retry 5
+-- ripcord: allow missing-down from here on the old table is not what the new one is
+DROP TRIGGER {carry} ON {table};
+DROP TRIGGER {carry}_truncate ON {table};
+DROP FUNCTION {schema}.{carry}();
+=== down
+-- None: what was written meanwhile is in the new table alone.
+=== drop_old: {old} goes
+=== later: the one before it is there too
 -- ripcord: lock-timeout 3s
 -- ripcord: retry 5
 -- ripcord: allow destructive the last step: `{old}` is meant to go
 -- ripcord: allow missing-down what is dropped is in the backup of this run alone
 -- ripcord: allow destructive-without-down what is dropped is in the backup of this run alone
-DROP TRIGGER {carry} ON {table};
-DROP TRIGGER {carry}_truncate ON {table};
-DROP FUNCTION {schema}.{carry}();
 DROP TABLE {old};
 === down
 -- None: the backup of this run is the way back.

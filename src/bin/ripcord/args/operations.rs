@@ -57,7 +57,7 @@ pub struct NewArgs {
 pub enum PatternWord {
     /// A new column takes the place of another: expand, keep in step, backfill, switch; later contract
     ExpandContract,
-    /// A new table takes the place of another: make, carry, copy, switch; later drop
+    /// A new table takes the place of another: make, carry, copy, switch; later stop carrying, drop
     OnlineTable,
     /// A feature for a share of the users that grows
     Progressive,
