@@ -198,11 +198,11 @@ impl Existing {
         std::fs::create_dir_all(folder)
             .map_err(|cause| Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause))?;
         let texts = read_texts(folder)?;
-        let names: Vec<Named> = texts
-            .iter()
-            .filter_map(|(file, _)| Some(parse(&version_name(file)?)))
-            .filter(|named| named.style != Style::None)
-            .collect();
+        let named = |texts: &[(String, String)]| -> Vec<Named> {
+            let names = texts.iter().filter_map(|(file, _)| Some(parse(&version_name(file)?)));
+            names.filter(|named| named.style != Style::None).collect()
+        };
+        let mut names = named(&texts);
         let says_metadata = |text: &String| text.to_ascii_lowercase().contains("@metadata");
         let has_metadata = texts.iter().any(|(_, text)| says_metadata(text));
         let layout = match layout {
@@ -230,6 +230,11 @@ impl Existing {
             "flyway" => Form::Versioned,
             _ => return Err(Error::usage(format!("no layout is called `{layout}`"))),
         };
+        // What waits for a later deploy has its numbers already.
+        let later = later_folder(folder);
+        if later.is_dir() {
+            names.extend(named(&read_texts(&later)?));
+        }
         Ok(Existing { form, names })
     }
 
@@ -446,7 +451,9 @@ mod tests {
                 let later = written.iter().filter(|one| one.later.is_some()).count();
                 let there = read(&folder, None).unwrap().migrations.len();
                 assert_eq!(there, 1 + written.len() - later, "{text} {pattern:?}");
-                // Moved over, all of them are in their order.
+                let next = create(&folder, None, &NewMigration { name: "zz".to_owned(), ..new }, now).unwrap();
+                assert!(next.iter().all(|path| !path.starts_with(later_folder(&folder))));
+                // Moved over, all of them are in their order, and no number is there twice.
                 for entry in std::fs::read_dir(later_folder(&folder)).unwrap() {
                     let entry = entry.unwrap();
                     std::fs::rename(entry.path(), folder.join(entry.file_name())).unwrap();

@@ -223,7 +223,9 @@ fn of_text(migration: &Migration, settings: &Settings) -> Analyzed {
     let mut made: Vec<String> = Vec::new();
     let mut statements = Vec::new();
     for (number, statement) in script.statements.iter().enumerate() {
-        let touch = touches(script, statement);
+        let mut touch = touches(script, statement);
+        // A table of its own has no triggers but those that the file gives it.
+        touch.fires &= !touch.held.iter().all(|held| made.contains(&held.name));
         let batch = script.batches.get(&number);
         statements.push(OfStatement {
             line: script.line(statement),
