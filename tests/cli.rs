@@ -133,6 +133,7 @@ fn every_command_has_help_and_takes_the_global_options() {
         "wait",
         "new",
         "create",
+        "analyze",
         "validate",
         "status",
         "info",
@@ -199,7 +200,7 @@ fn every_command_has_help_and_takes_the_global_options() {
 
 #[test]
 fn what_this_version_does_not_do_is_a_usage_error() {
-    for command in ["wrap", "report", "metrics", "analyze", "key list"] {
+    for command in ["wrap", "report", "metrics", "key list"] {
         run(command).exits(2).says("error: unrecognized subcommand").says("hint: ripcord");
     }
 }

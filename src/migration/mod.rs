@@ -12,6 +12,8 @@ pub mod graph;
 pub mod lanes;
 mod lexer;
 pub mod lint;
+pub mod locks;
+pub mod pattern;
 pub mod plan;
 pub mod renumber;
 mod script;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use additive::{additive_run, additive_run_knowing, destroys, runs_queries};
 pub use batch::Batch;
 pub use destroyed::{destroyed_schemas, destroyed_tables, destroys_only, renamed_to};
+pub(crate) use script::opening;
 pub use variables::Variables;
 pub use version::Version;
 

@@ -211,25 +211,7 @@ impl Plan {
 
     /// The file names that the selection means.
     fn select(&mut self, ordered: &[&Migration], selection: &Selection) -> BTreeSet<String> {
-        let find =
-            |wanted: &str| -> Result<usize, Error> {
-                let found: Vec<usize> =
-                    (0..ordered.len()).filter(|&at| ordered.get(at).is_some_and(|one| one.is_called(wanted))).collect();
-                match found.as_slice() {
-                    [at] => Ok(*at),
-                    [] => {
-                        let near = nearest(wanted, ordered.iter().map(|one| one.label()));
-                        let error = Error::usage(format!("no migration is called `{wanted}`"));
-                        Err(if near.is_empty() {
-                            error.hint("ripcord status")
-                        } else {
-                            error.because(format!("near: {}", near.join(", "))).hint("ripcord status")
-                        })
-                    }
-                    _ => Err(Error::usage(format!("`{wanted}` means {} migrations", found.len()))
-                        .hint("give the file's name")),
-                }
-            };
+        let find = |wanted: &str| find(ordered, wanted);
         let mut positions = 0..ordered.len();
         if let Some(target) = &selection.target {
             match find(target) {
@@ -324,6 +306,26 @@ pub(super) fn ordered(files: &[Migration]) -> (Vec<&Migration>, Vec<&Migration>)
 /// What is wrong with migrations in a circle.
 pub(super) fn circular(circle: &[&Migration]) -> String {
     format!("these migrations depend on each other: {}", names(circle))
+}
+
+/// The place of the one migration that a person means: by version, name, label or file name.
+pub fn find(migrations: &[&Migration], wanted: &str) -> Result<usize, Error> {
+    let called = migrations.iter().enumerate().filter(|(_, migration)| migration.is_called(wanted));
+    match called.map(|(at, _)| at).collect::<Vec<_>>().as_slice() {
+        [at] => Ok(*at),
+        [] => {
+            let near = nearest(wanted, migrations.iter().map(|one| one.label()));
+            let error = Error::usage(format!("no migration is called `{wanted}`"));
+            Err(if near.is_empty() {
+                error.hint("ripcord status")
+            } else {
+                error.because(format!("near: {}", near.join(", "))).hint("ripcord status")
+            })
+        }
+        several => {
+            Err(Error::usage(format!("`{wanted}` means {} migrations", several.len())).hint("give the file's name"))
+        }
+    }
 }
 
 /// Whether the history has this very file: its number and name, or its whole name.

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, TimeDelta};
 
+use super::pattern::{self, Names, Pattern};
 use super::source::names::{Named, Side, Style, parse};
 use super::source::{has_journal, layout_name, read_texts, version_name};
 use crate::clock::Time;
@@ -31,76 +32,61 @@ pub struct NewMigration {
 /// Nothing that exists is overwritten. An empty or missing folder begins with `001_name.sql` and
 /// `-- UP` / `-- DOWN` markers.
 pub fn create(folder: &Path, layout: Option<&str>, new: &NewMigration, now: Time) -> Result<Vec<PathBuf>> {
-    let name = snake_case(&new.name);
-    if name.is_empty() {
-        return Err(Error::usage(format!("`{}` has no letter or digit to make a file name of", new.name)));
-    }
-    std::fs::create_dir_all(folder)
-        .map_err(|cause| Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause))?;
-    // Read by name and content, but not cut into statements: one broken file must not stop the next.
+    let name = file_name(&new.name)?;
     let there = Existing::look(folder, layout)?;
-    let version = there.next_version(now)?;
-    let stem = if there.form == Form::Versioned { format!("V{version}__{name}") } else { format!("{version}_{name}") };
-    let up = up_placeholder(&new.kind);
-    let down = "-- TODO: add what undoes it here";
-    let description = one_line(new.description.as_deref().unwrap_or(&new.name));
+    let version = there.next_versions(now, 1)?.pop().unwrap_or_default();
+    let (up, down) = (up_placeholder(&new.kind), "-- TODO: add what undoes it here");
+    there.form.write(folder, &version, &name, new, (up, down), now)
+}
 
-    let files = match there.form {
-        Form::Metadata => {
-            let text = format!("{}\n-- UP\n{up}\n\n-- DOWN\n{down}\n", metadata(new, &description));
-            vec![(format!("{stem}.sql"), text)]
-        }
-        Form::Markers => {
-            let text = format!("-- {description}\n\n-- UP\n{up}\n\n-- DOWN\n{down}\n");
-            vec![(format!("{stem}.sql"), text)]
-        }
-        Form::Banners => {
-            let rule = "-- ============================================";
-            let created = now.to_rfc3339_opts(SecondsFormat::Millis, true);
-            let text = format!(
-                "-- Migration: {name}\n-- Description: {description}\n-- Created: {created}\n\n\
-                 {rule}\n-- FORWARD MIGRATION\n{rule}\n\n{up}\n\n\
-                 {rule}\n-- ROLLBACK\n{rule}\n\n{down}\n"
-            );
-            vec![(format!("{stem}.sql"), text)]
-        }
-        Form::Pair { marked } => {
-            let middle = if marked { ".up" } else { "" };
-            vec![
-                (format!("{stem}{middle}.sql"), format!("-- {description}\n\n{up}\n")),
-                (format!("{stem}.down.sql"), format!("{down}\n")),
-            ]
-        }
-        Form::Dated => {
-            let rule = "-- =============================================";
-            let (author, date) = (one_line(&new.author), now.format("%Y-%m-%d"));
-            let text = format!(
-                "{rule}\n-- MIGRATION: {description}\n-- Version: {date}\n-- Author: {author}\n\
-                 -- Dependencies: none\n{rule}\n\n{up}\n"
-            );
-            vec![(format!("{stem}.sql"), text)]
-        }
-        Form::OwnTransaction => {
-            let text = format!("-- {name}.sql\n-- {description}\nBEGIN;\n\n{up}\n\nCOMMIT;\n");
-            vec![(format!("{name}.sql"), text)]
-        }
-        Form::Marks(up_mark, down_mark) => {
-            let text = format!("-- {description}\n\n{up_mark}\n{up}\n\n{down_mark}\n{down}\n");
-            vec![(format!("{stem}.sql"), text)]
-        }
-        Form::Folder { paired: true } => vec![
-            (format!("{stem}/up.sql"), format!("-- {description}\n\n{up}\n")),
-            (format!("{stem}/down.sql"), format!("{down}\n")),
-        ],
-        Form::Folder { paired: false } => {
-            vec![(format!("{stem}/migration.sql"), format!("-- {description}\n\n{up}\n"))]
-        }
-        Form::Plain | Form::Versioned => {
-            let text = format!("-- {description}\n-- Author: {}\n\n{up}\n", one_line(&new.author));
-            vec![(format!("{stem}.sql"), text)]
-        }
-    };
-    files.into_iter().map(|(file, text)| write_new(&folder.join(file), &text)).collect()
+/// A migration of a sequence, as it was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its files.
+    pub paths: Vec<PathBuf>,
+    /// When it is due, where it is for a later deploy.
+    pub later: Option<String>,
+}
+
+/// Writes the migrations of a sequence, numbered one after the other in the layout of `folder`. Those for a later
+/// deploy go to a folder beside it, where no run looks: [`later_folder`].
+pub fn create_sequence(
+    folder: &Path,
+    layout: Option<&str>,
+    new: &NewMigration,
+    (pattern, names): (Pattern, &Names),
+    now: Time,
+) -> Result<Vec<Written>> {
+    let name = file_name(&new.name)?;
+    let steps = pattern::steps(pattern, &name, names)?;
+    let there = Existing::look(folder, layout)?;
+    let versions = there.next_versions(now, steps.len())?;
+    let mut written = Vec::new();
+    for (number, (step, version)) in steps.into_iter().zip(versions).enumerate() {
+        // Where names alone give the order, the number does.
+        let name = format!("{name}_{}_{}", number + 1, step.name);
+        let breaking = new.breaking || step.later.is_some();
+        let of_step = NewMigration { description: Some(step.description), breaking, ..new.clone() };
+        let folder = step.later.as_ref().map_or_else(|| folder.to_owned(), |_| later_folder(folder));
+        let paths = there.form.write(&folder, &version, &name, &of_step, (&step.up, &step.down), now)?;
+        written.push(Written { paths, later: step.later });
+    }
+    Ok(written)
+}
+
+/// Where migrations wait for a later deploy: `migrations-later` beside `migrations`.
+pub fn later_folder(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push("-later");
+    folder.with_file_name(name)
+}
+
+fn file_name(name: &str) -> Result<String> {
+    let snake = snake_case(name);
+    if snake.is_empty() {
+        return Err(Error::usage(format!("`{name}` has no letter or digit to make a file name of")));
+    }
+    Ok(snake)
 }
 
 /// How a new file is written.
@@ -125,6 +111,81 @@ enum Form {
     Plain,
 }
 
+impl Form {
+    /// Writes one migration.
+    fn write(
+        self,
+        folder: &Path,
+        version: &str,
+        name: &str,
+        new: &NewMigration,
+        (up, down): (&str, &str),
+        now: Time,
+    ) -> Result<Vec<PathBuf>> {
+        let stem = if self == Form::Versioned { format!("V{version}__{name}") } else { format!("{version}_{name}") };
+        let description = one_line(new.description.as_deref().unwrap_or(&new.name));
+        let files = match self {
+            Form::Metadata => {
+                let text = format!("{}\n-- UP\n{up}\n\n-- DOWN\n{down}\n", metadata(new, &description));
+                vec![(format!("{stem}.sql"), text)]
+            }
+            Form::Markers => {
+                let text = format!("-- {description}\n\n-- UP\n{up}\n\n-- DOWN\n{down}\n");
+                vec![(format!("{stem}.sql"), text)]
+            }
+            Form::Banners => {
+                let rule = "-- ============================================";
+                let created = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+                let text = format!(
+                    "-- Migration: {name}\n-- Description: {description}\n-- Created: {created}\n\n\
+                     {rule}\n-- FORWARD MIGRATION\n{rule}\n\n{up}\n\n\
+                     {rule}\n-- ROLLBACK\n{rule}\n\n{down}\n"
+                );
+                vec![(format!("{stem}.sql"), text)]
+            }
+            Form::Pair { marked } => {
+                let middle = if marked { ".up" } else { "" };
+                vec![
+                    (format!("{stem}{middle}.sql"), format!("-- {description}\n\n{up}\n")),
+                    (format!("{stem}.down.sql"), format!("{down}\n")),
+                ]
+            }
+            Form::Dated => {
+                let rule = "-- =============================================";
+                let (author, date) = (one_line(&new.author), now.format("%Y-%m-%d"));
+                let text = format!(
+                    "{rule}\n-- MIGRATION: {description}\n-- Version: {date}\n-- Author: {author}\n\
+                     -- Dependencies: none\n{rule}\n\n{up}\n"
+                );
+                vec![(format!("{stem}.sql"), text)]
+            }
+            Form::OwnTransaction => {
+                // What runs statement by statement has no transaction around it.
+                let apart = ["-- ripcord: batch", "-- ripcord: no-transaction"].iter().any(|said| up.contains(said));
+                let up = if apart { up.to_owned() } else { format!("BEGIN;\n\n{up}\n\nCOMMIT;") };
+                let text = format!("-- {name}.sql\n-- {description}\n{up}\n");
+                vec![(format!("{name}.sql"), text)]
+            }
+            Form::Marks(up_mark, down_mark) => {
+                let text = format!("-- {description}\n\n{up_mark}\n{up}\n\n{down_mark}\n{down}\n");
+                vec![(format!("{stem}.sql"), text)]
+            }
+            Form::Folder { paired: true } => vec![
+                (format!("{stem}/up.sql"), format!("-- {description}\n\n{up}\n")),
+                (format!("{stem}/down.sql"), format!("{down}\n")),
+            ],
+            Form::Folder { paired: false } => {
+                vec![(format!("{stem}/migration.sql"), format!("-- {description}\n\n{up}\n"))]
+            }
+            Form::Plain | Form::Versioned => {
+                let text = format!("-- {description}\n-- Author: {}\n\n{up}\n", one_line(&new.author));
+                vec![(format!("{stem}.sql"), text)]
+            }
+        };
+        files.into_iter().map(|(file, text)| write_new(&folder.join(file), &text)).collect()
+    }
+}
+
 /// What the folder has.
 struct Existing {
     form: Form,
@@ -132,13 +193,16 @@ struct Existing {
 }
 
 impl Existing {
+    /// Read by name and content, but not cut into statements: one broken file must not stop the next.
     fn look(folder: &Path, layout: Option<&str>) -> Result<Self> {
+        std::fs::create_dir_all(folder)
+            .map_err(|cause| Error::failed(format!("cannot make the folder `{}`", folder.display())).because(cause))?;
         let texts = read_texts(folder)?;
-        let names: Vec<Named> = texts
-            .iter()
-            .filter_map(|(file, _)| Some(parse(&version_name(file)?)))
-            .filter(|named| named.style != Style::None)
-            .collect();
+        let named = |texts: &[(String, String)]| -> Vec<Named> {
+            let names = texts.iter().filter_map(|(file, _)| Some(parse(&version_name(file)?)));
+            names.filter(|named| named.style != Style::None).collect()
+        };
+        let mut names = named(&texts);
         let says_metadata = |text: &String| text.to_ascii_lowercase().contains("@metadata");
         let has_metadata = texts.iter().any(|(_, text)| says_metadata(text));
         let layout = match layout {
@@ -166,30 +230,41 @@ impl Existing {
             "flyway" => Form::Versioned,
             _ => return Err(Error::usage(format!("no layout is called `{layout}`"))),
         };
+        // What waits for a later deploy has its numbers already.
+        let later = later_folder(folder);
+        if later.is_dir() {
+            names.extend(named(&read_texts(&later)?));
+        }
         Ok(Existing { form, names })
     }
 
-    /// In the style of the file that sorts last.
-    fn next_version(&self, now: Time) -> Result<String> {
+    /// The next versions, in the style of the file that sorts last.
+    fn next_versions(&self, now: Time, count: usize) -> Result<Vec<String>> {
         let last = self.names.iter().max_by_key(|named| super::Version(named.version.clone()));
+        let times = |form: &str, step: TimeDelta| -> Vec<String> {
+            let all = (0..).map(|number| (now + step * number).format(form).to_string());
+            all.filter(|version| !self.names.iter().any(|named| named.version == *version)).take(count).collect()
+        };
         Ok(match last.map(|named| (named.style, named.version.len())) {
             // Without an example, the template's own style: numbers, or timestamps with banners.
-            None if self.form == Form::Banners => now.format("%Y%m%d%H%M%S").to_string(),
-            None => "001".to_owned(),
-            Some((Style::Date, _)) => now.format("%Y-%m-%d").to_string(),
-            Some((Style::Timestamp, 8)) => now.format("%Y%m%d").to_string(),
-            Some((Style::Timestamp, 12)) => now.format("%Y%m%d%H%M").to_string(),
-            Some((Style::Timestamp, _)) => now.format("%Y%m%d%H%M%S").to_string(),
+            None if self.form == Form::Banners => times("%Y%m%d%H%M%S", TimeDelta::seconds(1)),
+            None => (1..=count).map(|number| format!("{number:03}")).collect(),
+            // Several share a day.
+            Some((Style::Date, _)) => vec![now.format("%Y-%m-%d").to_string(); count],
+            Some((Style::Timestamp, 8)) => times("%Y%m%d", TimeDelta::days(1)),
+            Some((Style::Timestamp, 12)) => times("%Y%m%d%H%M", TimeDelta::minutes(1)),
+            Some((Style::Timestamp, _)) => times("%Y%m%d%H%M%S", TimeDelta::seconds(1)),
             Some(_) => {
                 let whole = |named: &Named| named.version.split('.').next()?.parse::<u64>().ok();
                 let numbers = || self.names.iter().filter(|named| named.style == Style::Number);
                 let highest = numbers().filter_map(whole).max().unwrap_or_default();
-                let next = highest
-                    .checked_add(1)
-                    .ok_or_else(|| Error::failed(format!("there is no number after `{highest}`")))?;
                 let width =
                     numbers().map(|named| named.version.split('.').next().map_or(0, str::len)).max().unwrap_or(3);
-                format!("{next:0width$}")
+                let next = |number: u64| {
+                    let next = highest.checked_add(number).map(|next| format!("{next:0width$}"));
+                    next.ok_or_else(|| Error::failed(format!("there is no number after `{highest}`")))
+                };
+                (1..).take(count).map(next).collect::<Result<_>>()?
             }
         })
     }
@@ -331,6 +406,76 @@ mod tests {
             assert!(folder.misnamed.is_empty());
             let new = folder.migrations.last().unwrap();
             assert!(new.up.is_empty() && new.down.is_none());
+        }
+    }
+
+    #[test]
+    fn a_sequence_is_read_back_in_every_layout_and_nothing_stands_against_it() {
+        use crate::migration::lint::{self, Policy, Severity};
+        let plain = "select 1;";
+        let names = Names { table: Some("t".to_owned()), column: Some("a".to_owned()), ..Names::default() };
+        let policy = Policy::new(true, &crate::settings::LintSettings::default());
+        for (name, text) in [
+            ("1_a.sql", "-- UP\nselect 1;\n-- DOWN\nselect 1;"),
+            ("1_a.sql", "-- @metadata {\"author\": \"x\"}\n-- UP\nselect 1;\n-- DOWN\nselect 1;"),
+            ("1_a.sql", "-- FORWARD MIGRATION\nselect 1;\n-- ROLLBACK\nselect 1;"),
+            ("1_a.sql", plain),
+            ("1_a.up.sql", plain),
+            ("2025-01-01_a.sql", plain),
+            ("a.sql", "begin;\nselect 1;\ncommit;"),
+            ("20250101000000_a.sql", plain),
+            ("20250101_a.sql", plain),
+            ("1_a.sql", "-- migrate:up\nselect 1;"),
+            ("1_a.sql", "-- +goose Up\nselect 1;"),
+            ("1_a.sql", "-- +migrate Up\nselect 1;"),
+            ("1_a.sql", "-- Up Migration\nselect 1;"),
+            ("2025-01-01-000000_a/up.sql", plain),
+            ("20250101000000_a/migration.sql", plain),
+            ("V9__a.sql", plain),
+        ] {
+            for pattern in [Pattern::ExpandContract, Pattern::OnlineTable, Pattern::Progressive] {
+                let dir = tempfile::tempdir().unwrap();
+                let folder = dir.path().join("m");
+                let path = folder.join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, text).unwrap();
+                let new = NewMigration {
+                    name: "big change".to_owned(),
+                    description: None,
+                    kind: "ddl".to_owned(),
+                    breaking: false,
+                    author: "x".to_owned(),
+                };
+                let now = chrono::Utc.with_ymd_and_hms(2026, 2, 3, 4, 5, 6).unwrap();
+                let written = create_sequence(&folder, None, &new, (pattern, &names), now).unwrap();
+                let later = written.iter().filter(|one| one.later.is_some()).count();
+                let there = read(&folder, None).unwrap().migrations.len();
+                assert_eq!(there, 1 + written.len() - later, "{text} {pattern:?}");
+                let next = create(&folder, None, &NewMigration { name: "zz".to_owned(), ..new }, now).unwrap();
+                assert!(next.iter().all(|path| !path.starts_with(later_folder(&folder))));
+                // Moved over, all of them are in their order, and no number is there twice.
+                for entry in std::fs::read_dir(later_folder(&folder)).unwrap() {
+                    let entry = entry.unwrap();
+                    std::fs::rename(entry.path(), folder.join(entry.file_name())).unwrap();
+                }
+                let read = read(&folder, None).unwrap();
+                let first = |name: &str| name.split("big_change_").nth(1).map(|rest| rest[..1].to_owned());
+                let steps: Vec<String> = read.migrations.iter().filter_map(|one| first(&one.file_name)).collect();
+                let steps = if steps.is_empty() {
+                    read.migrations.iter().filter_map(|one| first(one.path.to_str().unwrap())).collect()
+                } else {
+                    steps
+                };
+                let expected: Vec<String> = (1..=written.len()).map(|number| number.to_string()).collect();
+                assert_eq!(steps, expected, "{text} {pattern:?}");
+                let variables = crate::migration::Variables::default();
+                let judged: Vec<_> = read.migrations.iter().map(|one| one.with_names(&variables)).collect();
+                let errors: Vec<_> = lint::judge(&judged, &judged[1..], &policy)
+                    .into_iter()
+                    .filter(|one| one.severity == Severity::Error)
+                    .collect();
+                assert_eq!(errors, [], "{text} {pattern:?}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! failing run climbs down, and that [`resume`] (`ripcord recover`) climbs down later for a run that died.
 
 pub mod adopt;
+pub mod analyze;
 pub mod apply;
 pub mod backup;
 pub mod beside;

@@ -69,6 +69,62 @@ pub async fn table_sizes(session: &Session, names: &[String]) -> Result<BTreeMap
     Ok(sizes)
 }
 
+/// What a table brings with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// `schema.table`; of an index, the table that it is on.
+    pub table: String,
+    /// How many partitions and children it has, which are locked with it.
+    pub below: u64,
+    /// Its triggers that are switched on, but those of foreign keys.
+    pub triggers: Vec<String>,
+    /// The tables that its foreign keys refer to.
+    pub refers_to: Vec<String>,
+}
+
+/// The surroundings of those tables and indexes that are there, by the names given; names as in [`table_sizes`].
+pub async fn surroundings(session: &Session, names: &[String]) -> Result<BTreeMap<String, Surroundings>> {
+    // language=SQL
+    const FOUND: &str = "
+        WITH wanted AS (
+            SELECT n.name, CASE pg_catalog.cardinality(pg_catalog.parse_ident(n.name))
+                WHEN 1 THEN coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name))
+                WHEN 2 THEN pg_catalog.to_regclass(n.name) END AS oid
+            FROM (VALUES $NAMES) AS n(name)
+        ), found AS (
+            SELECT w.name, coalesce(i.indrelid, w.oid::pg_catalog.oid) AS oid
+              FROM wanted w LEFT JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) w.oid
+             WHERE w.oid IS NOT NULL
+        )
+        SELECT f.name, pg_catalog.format('%I.%I', n.nspname, c.relname),
+               (SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits h
+                 WHERE h.inhparent OPERATOR(pg_catalog.=) f.oid),
+               (SELECT pg_catalog.string_agg(t.tgname::pg_catalog.text, E'\n' ORDER BY t.tgname::pg_catalog.text)
+                  FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) f.oid AND NOT t.tgisinternal
+                   AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'),
+               (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', s.nspname, o.relname), E'\n')
+                  FROM pg_catalog.pg_constraint k
+                  JOIN pg_catalog.pg_class o ON o.oid OPERATOR(pg_catalog.=) k.confrelid
+                  JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) o.relnamespace
+                 WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.conrelid OPERATOR(pg_catalog.=) f.oid
+                   AND k.confrelid OPERATOR(pg_catalog.<>) f.oid)
+          FROM found f JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) f.oid
+          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace";
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let values: Vec<String> = names.iter().map(|name| format!("({})", quote::literal(name))).collect();
+    let mut found = BTreeMap::new();
+    for row in session.rows(&FOUND.replace("$NAMES", &values.join(", "))).await? {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || cells.next().unwrap_or_default();
+        let (name, table, below) = (next(), next(), next().parse().unwrap_or(0));
+        let mut lines = || next().lines().map(str::to_owned).collect();
+        found.insert(name, Surroundings { table, below, triggers: lines(), refers_to: lines() });
+    }
+    Ok(found)
+}
+
 /// Those of the names that a relation has, in whatever schema.
 pub async fn relations_called(session: &Session, names: &[String]) -> Result<BTreeSet<String>> {
     if names.is_empty() {

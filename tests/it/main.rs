@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod analyze;
 mod apply;
 mod backups;
 mod content;
@@ -18,8 +19,10 @@ mod imports;
 mod keys;
 mod layouts;
 mod lies;
+mod locks;
 mod malicious;
 mod parallel;
+mod patterns;
 mod planning;
 mod postgres_a;
 mod postgres_b;

@@ -158,6 +158,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Exit> {
         Command::New(args) => commands::new::run(app, args),
         Command::Validate(args) => commands::validate::run(app, args).await,
         Command::Graph(args) => commands::graph::run(app, &args),
+        Command::Analyze(args) => commands::analyze::run(app, args).await,
         Command::Cancel(args) => commands::cancel::run(app, args).await,
         Command::Status(args) => commands::status::run(app, args).await,
         Command::Run { command } => commands::run::run(app, command).await,

@@ -109,10 +109,12 @@ async fn along_key(
     loop {
         let from = typed(&after);
         let next = format!(
-            "SELECT max(k)::text FROM (SELECT {column} AS k FROM {table} WHERE {column} > {from} ORDER BY {column} LIMIT {}) AS s",
+            "SELECT max(k)::text, count(*) FROM (SELECT {column} AS k FROM {table} WHERE {column} > {from} ORDER BY {column} LIMIT {}) AS s",
             batch.size
         );
-        let Some(upto) = value_of(run, script, &next).await? else { return Ok(()) };
+        let mut next = row_of(run, script, &next).await?.into_iter();
+        let Some(upto) = next.next().flatten() else { return Ok(()) };
+        let held: u64 = next.next().flatten().and_then(|text| text.parse().ok()).unwrap_or(0);
         if let Some(limit) = keyed.limit {
             let range =
                 format!("SELECT count(*) FROM {table} WHERE {column} > {from} AND {column} <= {}", typed(&upto));
@@ -127,6 +129,10 @@ async fn along_key(
         }
         let rows = round(run, migration, number, &keyed.sql(&from, &typed(&upto)), Some(&upto)).await?;
         told.add(run, rows);
+        // The end was reached: who adds rows all the time would be followed for ever.
+        if held < batch.size {
+            return Ok(());
+        }
         after = upto;
         between(run, batch).await?;
     }
@@ -278,9 +284,14 @@ async fn number_of(run: &Run<'_>, script: &Script, sql: &str) -> Result<u64> {
 
 /// The first value of a query about the statement's tables, whose names are as the author wrote them.
 async fn value_of(run: &Run<'_>, script: &Script, sql: &str) -> Result<Option<String>> {
+    Ok(row_of(run, script, sql).await?.into_iter().next().flatten())
+}
+
+/// The first row, likewise.
+async fn row_of(run: &Run<'_>, script: &Script, sql: &str) -> Result<Vec<Option<String>>> {
     let bound = script.variables.bind(sql);
     let rows = run.live.session.rows(&bound.sql).await.map_err(|error| {
         error.map_texts(|text| script.variables.hide(text)).context("what the batches are about could not be read")
     })?;
-    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    Ok(rows.into_iter().next().unwrap_or_default())
 }

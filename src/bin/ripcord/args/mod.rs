@@ -20,8 +20,10 @@ I want to…                                       command
     set up a project                             ripcord init
     know whether it would work here              ripcord doctor
     write a migration                            ripcord new \"add orders\"
+    change a column or table without downtime    ripcord new NAME --pattern expand-contract
     check the migrations, touching nothing       ripcord validate
     see what would happen                        ripcord plan
+    know what one migration locks and costs      ripcord analyze MIGRATION
     try it on a copy first                       ripcord rehearse
     change the database                          ripcord apply
   looking
@@ -121,11 +123,18 @@ pub enum Command {
     Doctor,
     /// Wait until the server answers
     Wait(WaitArgs),
-    /// Write a new migration in the layout that the folder has
+    /// Write a new migration, or a sequence for a change without downtime, in the layout that the folder has
+    ///
+    /// With `--pattern`, what belongs to a later deploy is written to a folder beside that of the migrations
+    /// (`migrations-later`), where no run looks: move it over when the deploy before it is done everywhere.
     #[command(visible_alias = "create")]
     New(NewArgs),
     /// Check the migrations without touching a database
     Validate(ValidateArgs),
+    /// Tell what one migration locks, reads, rewrites and destroys, and how long it took, changing nothing
+    ///
+    /// Where the database cannot be reached, what the file tells is told, with a warning.
+    Analyze(AnalyzeArgs),
     /// Show which migrations depend on which, without touching a database
     Graph(GraphArgs),
     /// Say where the database stands (the default)
@@ -257,6 +266,7 @@ impl Command {
             Command::New(_) => "new",
             Command::Validate(_) => "validate",
             Command::Graph(_) => "graph",
+            Command::Analyze(_) => "analyze",
             Command::Cancel(_) => "cancel",
             Command::Status(_) => "status",
             Command::Run { command } => match command {
@@ -325,6 +335,7 @@ impl Command {
             | Command::History(_)
             | Command::Audit(_)
             | Command::Plan(_)
+            | Command::Analyze(_)
             | Command::Changelog(_)
             | Command::Health
             | Command::VerifyDb
@@ -414,7 +425,6 @@ mod tests {
             "wrap -- true",
             "report",
             "metrics",
-            "analyze x",
             "key list",
             "key rotate --old-key-file a --old-key-env b",
             "apply --writes capture",

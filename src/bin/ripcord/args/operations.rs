@@ -32,6 +32,35 @@ pub struct NewArgs {
     /// Old application versions break
     #[arg(long)]
     pub breaking: bool,
+    /// Not one, but the sequence of migrations that makes a change without downtime
+    #[arg(long, value_name = "PATTERN")]
+    pub pattern: Option<PatternWord>,
+    /// With --pattern: the table [default: your_table, to be filled in]
+    #[arg(long, value_name = "NAME", requires = "pattern")]
+    pub table: Option<String>,
+    /// With --pattern expand-contract: the column that is replaced
+    #[arg(long, value_name = "NAME", requires = "pattern")]
+    pub column: Option<String>,
+    /// With --pattern expand-contract: the column that replaces it [default: the other's name and `_new`]
+    #[arg(long, value_name = "NAME", requires = "pattern")]
+    pub new_column: Option<String>,
+    /// With --pattern expand-contract: the new column's type [default: text]
+    #[arg(long, value_name = "TYPE", requires = "pattern")]
+    pub column_type: Option<String>,
+    /// With --pattern: the key that the rows are walked along [default: id, where one is needed]
+    #[arg(long, value_name = "COLUMN", requires = "pattern")]
+    pub key: Option<String>,
+}
+
+/// Sequences of migrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PatternWord {
+    /// A new column takes the place of another: expand, keep in step, backfill, switch; later contract
+    ExpandContract,
+    /// A new table takes the place of another: make, carry, copy, switch; later stop carrying, drop
+    OnlineTable,
+    /// A feature for a share of the users that grows
+    Progressive,
 }
 
 /// What a migration changes.
@@ -54,6 +83,13 @@ impl MigrationKind {
             MigrationKind::Function => "function",
         }
     }
+}
+
+/// `analyze`.
+#[derive(Clone, Debug, Args)]
+pub struct AnalyzeArgs {
+    /// The migration: its version, name or file
+    pub migration: String,
 }
 
 /// `validate`.

@@ -2,6 +2,7 @@
 //! itself is done in [`ripcord::ops`].
 
 pub mod adopt;
+pub mod analyze;
 pub mod apply;
 pub mod aside;
 pub mod audit;

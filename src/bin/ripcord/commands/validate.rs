@@ -87,7 +87,8 @@ pub async fn run(app: &App, args: ValidateArgs) -> Result<Exit> {
     Ok(Exit(outcome.exit_code()))
 }
 
-fn read(app: &App) -> Result<Folder> {
+/// The folder as the linter reads it: with names in place of variables.
+pub(super) fn read(app: &App) -> Result<Folder> {
     let settings = app.settings();
     let folder = source::read(&app.migrations_dir()?, settings.layout.as_deref())?;
     let mut folder = source::in_order(folder, &settings.order)?;
@@ -111,7 +112,7 @@ fn word(severity: Severity) -> &'static str {
 
 /// `file:line:column: error: message (rule)`, which editors and terminals turn into links. Unless `whole`, what one
 /// rule has against file after file is counted, and the same advice is given once.
-fn text(findings: &[Finding], whole: bool) -> String {
+pub(super) fn text(findings: &[Finding], whole: bool) -> String {
     let mut lines = Vec::new();
     let (shown, rest) = match whole {
         true => (findings.iter().collect(), Vec::new()),
