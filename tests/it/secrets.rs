@@ -402,8 +402,9 @@ fn memory_does_not_grow_with_the_database() {
     let [small, large] = peaks[..] else { unreachable!() };
     for (what, small, large) in [("backup", small.0, large.0), ("restore", small.1, large.1)] {
         assert!(large < 100 << 20, "{what}: {} MiB", large >> 20);
+        // Queues are bounded by frames: how full the smaller one's were is chance.
         assert!(
-            large <= small + small / 10,
+            large <= small + small / 10 + (6 << 20),
             "{what}: {} KiB for {} MB, {} KiB for {largest} MB",
             small >> 10,
             largest / 4,

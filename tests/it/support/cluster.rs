@@ -290,11 +290,11 @@ impl Db<'_> {
 
     /// The plain text of a schema dump, for comparing before with after. Ripcord's own schema is left out.
     pub fn schema(&self) -> String {
+        // Another test's role may have a name that a `client_encoding` of the database's cannot write.
+        let encoding = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()";
         let output = Command::new(self.cluster.bin.join("pg_dump"))
-            .args(["-s", "-N", "ripcord", "-h"])
+            .args(["-s", "-N", "ripcord", "-E", &self.sql(encoding), "-h"])
             .arg(&self.cluster.folder)
-            // Another test's role may have a name that the database's own client_encoding cannot write.
-            .env("PGCLIENTENCODING", "UTF8")
             .args(["-p", &self.cluster.port.to_string(), "-U", "postgres", "-d", &conninfo_database(&self.name)])
             .output()
             .expect("pg_dump starts");
