@@ -30,6 +30,8 @@ pub struct Progressed {
     pub(super) dropping: Option<String>,
     /// The backup whose rows are in.
     loaded: Option<BackupId>,
+    /// Sees the database as it was when they were committed.
+    pub(super) witness: Option<load::Witness>,
 }
 
 impl Progressed {
@@ -124,10 +126,12 @@ pub async fn in_place(run: &mut Run<'_>, backup: &Taken) -> Result<()> {
     let so_far = Mutex::new(Progressed { began: true, ..Progressed::default() });
     let result = load_over(ctx, &run.live, &so_far, backup, &plan).await;
     run.in_place = so_far.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for warning in result.map_err(|error| by_recover(run, error))?.warnings {
+    let (loaded, witness) = result.map_err(|error| by_recover(run, error))?;
+    for warning in loaded.warnings {
         ctx.progress.warn(warning);
     }
     run.in_place.loaded = Some(backup.id);
+    run.in_place.witness = Some(witness);
     ctx.faults.at("in_place_loaded").await;
     let applied = applied_of(backup);
     let rows = control::export_rows(run.live.session.client()).await?;
@@ -154,11 +158,11 @@ async fn load_over(
     so_far: &Mutex<Progressed>,
     backup: &Taken,
     plan: &load::LoadPlan,
-) -> Result<load::Loaded> {
+) -> Result<(load::Loaded, load::Witness)> {
     let loading = async {
         leftovers::drop_new_objects(ctx, live, backup, so_far).await?;
         ctx.faults.at("in_place_began").await;
-        load::load_in_place(&live.tools, &ctx.target, plan, &ctx.progress).await
+        load::Witness::of(&ctx.target, load::load_in_place(&live.tools, &ctx.target, plan, &ctx.progress)).await
     };
     let mut loading = std::pin::pin!(loading);
     let limit = ctx.settings.timeouts.lock;

@@ -158,7 +158,21 @@ impl Evidence {
         keys: &SubKeys,
         depth: Depth,
     ) -> Result<Evidence> {
+        Evidence::read_at(ctx, tools, target, session, keys, depth, None).await
+    }
+
+    /// The same of an exported snapshot.
+    pub async fn read_at(
+        ctx: &Context,
+        tools: &Tools,
+        target: &Target,
+        session: &Session,
+        keys: &SubKeys,
+        depth: Depth,
+        snapshot: Option<&str>,
+    ) -> Result<Evidence> {
         let options = DumpOptions {
+            snapshot: snapshot.map(str::to_owned),
             encoding: Some(session.server_encoding().await?),
             exclude_schemas: ctx.left_out().to_vec(),
             schema_only: depth == Depth::Schema,

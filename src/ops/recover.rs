@@ -16,7 +16,7 @@ use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Step;
 use crate::migration::{Migration, Script, destroys, label};
-use crate::postgres::databases;
+use crate::postgres::{databases, load};
 use crate::settings::OnFailure;
 
 /// Brings the target back after `failure`. Never returns an error: the report says what was reached, and
@@ -375,10 +375,13 @@ pub(super) fn ask_about_writes(error: Error) -> Error {
     }
 }
 
-/// In place there is no second database to compare beforehand, so every row is read afterwards.
+/// In place there is no second database to compare beforehand, so every row is read afterwards: as it was when the load
+/// was committed, where a witness saw that.
 pub async fn prove_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Proof> {
+    let Run { ctx, live, in_place, .. } = &*run;
+    let snapshot = in_place.witness.as_ref().and_then(load::Witness::snapshot);
     let after =
-        Evidence::read(run.ctx, &run.live.tools, &run.ctx.target, &run.live.session, &backup.keys, Depth::Rows).await?;
+        Evidence::read_at(ctx, &live.tools, &ctx.target, &live.session, &backup.keys, Depth::Rows, snapshot).await?;
     let mut proof = Evidence::of_manifest(&backup.manifest).compare(&after, Depth::Rows);
     let (_, toc) = source::load_plan(run.ctx, backup)?;
     beside::accept_benign(&mut proof, &toc, &after);

@@ -33,8 +33,15 @@ use crate::settings::{OnFailure, Writes};
 const STALE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The names under which a run has sessions in the target that may write there.
-const STALE: [&str; 6] =
-    ["ripcord run", "ripcord swap", "ripcord restore", "ripcord history", "ripcord snapshot", "ripcord proof"];
+const STALE: [&str; 7] = [
+    "ripcord run",
+    "ripcord swap",
+    "ripcord restore",
+    "ripcord history",
+    "ripcord snapshot",
+    "ripcord proof",
+    "ripcord witness",
+];
 
 /// Finishes or undoes whatever unfinished runs left behind, the oldest first.
 ///

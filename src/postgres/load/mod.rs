@@ -7,6 +7,7 @@ mod foreign;
 mod rows;
 mod script;
 mod tables;
+mod witness;
 
 use std::io::Read;
 use std::process::Command;
@@ -22,6 +23,7 @@ use early::Builder;
 pub use foreign::{Script, load_file, run_script};
 pub use script::write_script;
 pub use tables::{Selection, copy_rows, load_selected, prepare, read_rows};
+pub use witness::Witness;
 
 /// The step that bytes are told of.
 const STEP: &str = "load";

@@ -10,7 +10,7 @@ use crate::postgres::{Session, session};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Returns when a session of ours, or of a program that we started, has waited in the database for the lock of one and
-/// the same other session for longer than `limit`: that session's process and who it is.
+/// the same other session for longer than `limit`: that session's process and who it is. A witness of a load waits for that one on purpose.
 pub async fn stuck_behind(maintenance: &Session, database: &str, limit: Duration) -> Result<(i32, String)> {
     // language=SQL
     let sql = "SELECT DISTINCT ON (b.pid) b.pid, pg_catalog.format('process %s of role %s (%s, %s since %s)', b.pid, \
@@ -22,7 +22,8 @@ pub async fn stuck_behind(maintenance: &Session, database: &str, limit: Duration
                  JOIN pg_catalog.pg_stat_activity AS b ON b.pid = p.pid \
                 WHERE a.datname = $1 AND a.usename = CURRENT_USER AND a.wait_event_type = 'Lock' \
                   AND (a.application_name IN ('pg_restore', 'pg_dump') \
-                       OR pg_catalog.starts_with(a.application_name, 'ripcord ')) \
+                       OR (pg_catalog.starts_with(a.application_name, 'ripcord ') \
+                           AND a.application_name <> 'ripcord witness')) \
                 ORDER BY b.pid LIMIT 1";
     let mut since: Option<(i32, Instant)> = None;
     loop {
