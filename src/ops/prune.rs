@@ -31,9 +31,9 @@ pub async fn plan(ctx: &Context, lineage: Lineage) -> Result<Vec<(Item, Verdict)
 pub async fn execute(ctx: &Context, lineage: Lineage, plan: &[(Item, Verdict)]) -> Result<Vec<BackupId>> {
     let mut removed = Vec::new();
     let mut going = plan.iter().filter(|(_, verdict)| !verdict.keep).peekable();
-    let history = if going.peek().is_some() { history(ctx).await } else { None };
+    let history = if going.peek().is_some() { history(ctx).await? } else { None };
     for (item, verdict) in going {
-        record_deleted(ctx, history.as_ref(), item.id).await;
+        record_deleted(history.as_ref(), item.id).await?;
         ctx.faults.at("prune_delete").await;
         delete(ctx, lineage, item.id).await?;
         ctx.progress.note(format!("removed backup `{}`: {}", item.id, verdict.reasons.join(", ")));
@@ -56,7 +56,7 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
     let items = catalog::list(ctx, lineage, &[], &needed).await?;
     let Some(item) = items.iter().find(|item| item.id == id) else {
         // Not in the store: what is left is to say so in the history.
-        record_deleted(ctx, history(ctx).await.as_ref(), id).await;
+        record_deleted(history(ctx).await?.as_ref(), id).await?;
         return Ok(());
     };
     if let Some(run) = needed.get(&id) {
@@ -71,7 +71,7 @@ pub async fn delete_one(ctx: &Context, lineage: Lineage, id: BackupId) -> Result
         return Err(Error::refused(format!("backup `{id}` is the last good one"))
             .hint("take another first: ripcord backup create"));
     }
-    record_deleted(ctx, history(ctx).await.as_ref(), id).await;
+    record_deleted(history(ctx).await?.as_ref(), id).await?;
     ctx.faults.at("delete_began").await;
     delete(ctx, lineage, id).await?;
     ctx.faults.at("delete_done").await;
@@ -105,22 +105,32 @@ async fn sweep_leftovers(ctx: &Context, lineage: Lineage) -> Result<()> {
     Ok(())
 }
 
-/// A session for the history, where the database can be reached; the store is what counts.
-async fn history(ctx: &Context) -> Option<Session> {
+/// A session for the history; `None`: there is none, because the database is not there, or not ripcord's. A server that
+/// does not answer is an error: what is gone without a word would be taken for lost, and its backups may be all that is
+/// left of it.
+async fn history(ctx: &Context) -> Result<Option<Session>> {
     let opened = async {
         let session = ctx.connect("prune").await?;
         Ok::<_, Error>(super::context::lineage_of(&session).await?.map(|_| session))
     };
-    opened.await.unwrap_or_else(|error| {
-        ctx.progress.warn(format!("the removal cannot be recorded in the database: {error}"));
-        None
-    })
+    match opened.await {
+        Err(error) if error.sqlstate() == Some(NO_SUCH_DATABASE) => Ok(None),
+        opened => opened.map_err(not_removed),
+    }
+}
+
+const NO_SUCH_DATABASE: &str = "3D000";
+
+fn not_removed(error: Error) -> Error {
+    error
+        .context("what is removed cannot be recorded in the database, so no backup is removed")
+        .hint("when the server answers, the same command again")
 }
 
 /// The history says `deleted` before the store loses it: as long as the store has it, it is a backup whatever the
 /// history says, and one that is gone without a word would be taken for lost.
-async fn record_deleted(ctx: &Context, history: Option<&Session>, id: BackupId) {
-    let Some(session) = history else { return };
+async fn record_deleted(history: Option<&Session>, id: BackupId) -> Result<()> {
+    let Some(session) = history else { return Ok(()) };
     let recorded = async {
         for mut row in control::backups(session.client()).await?.into_iter().filter(|row| row.id == id) {
             row.status = "deleted".to_owned();
@@ -129,7 +139,5 @@ async fn record_deleted(ctx: &Context, history: Option<&Session>, id: BackupId) 
         }
         Ok::<(), Error>(())
     };
-    if let Err(error) = recorded.await {
-        ctx.progress.warn(format!("the removal could not be recorded in the database: {error}"));
-    }
+    recorded.await.map_err(not_removed)
 }

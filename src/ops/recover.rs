@@ -410,7 +410,7 @@ pub(super) async fn after_restore(run: &mut Run<'_>, backup: &Taken, aside: Opti
 }
 
 /// Connects again, to target and maintenance database, while the server comes back.
-async fn reopen(run: &mut Run<'_>) -> Result<()> {
+pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
     run.ctx.progress.note("the connection was lost; waiting for the server");
     let mut last = None;
     // Whoever does not want to wait may stop it here: nothing has been begun.

@@ -405,14 +405,32 @@ fn failed(run: &Run<'_>, error: Error) -> RunReport {
         let error = error.hint_if_none("ripcord recover");
         return RunReport::new("restore", Outcome::NotRecovered, state).failed(error);
     }
-    if error.kind() == Kind::NotRecovered && run.live.maintenance().is_closed() {
-        return RunReport::new("restore", Outcome::NotRecovered, "UNKNOWN, do not retry").failed(error);
+    if let Some(state) = swapped(run, &error) {
+        return RunReport::new("restore", Outcome::NotRecovered, state).failed(error.hint("ripcord recover"));
     }
     let outcome = match error.kind() {
         Kind::NotRecovered => Outcome::Refused,
         _ => Outcome::of(&error),
     };
     RunReport::new("restore", outcome, "unchanged").failed(error)
+}
+
+/// The state of the database when a swap may have changed it; `None`: it did not, or it was taken back.
+fn swapped(run: &Run<'_>, error: &Error) -> Option<String> {
+    let lost = error.connection_lost() || run.live.maintenance().is_closed();
+    let last = run.journal.entries().iter().rev().find_map(|entry| match &entry.step {
+        Step::SwapDone => Some(true),
+        Step::SwapBegan { .. } => Some(false),
+        _ => None,
+    });
+    match (last, &run.backup) {
+        (Some(true), Some(backup)) => {
+            Some(format!("restored from backup `{}`, but that is not recorded yet", backup.id))
+        }
+        (Some(_), _) if lost => Some("UNKNOWN, do not retry".to_owned()),
+        _ if lost && error.kind() == Kind::NotRecovered => Some("UNKNOWN, do not retry".to_owned()),
+        _ => None,
+    }
 }
 
 async fn begin<'a>(ctx: &'a Context, request: &Request, planned: &Planned) -> Result<Run<'a>> {
@@ -458,7 +476,9 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
         }
     };
     phases.closed_ms = beside::millis(swapped.closed);
-    run.live.reconnect(ctx).await?;
+    if run.live.reconnect(ctx).await.is_err() {
+        super::recover::reopen(run).await?;
+    }
     control::audit(
         run.live.session.client(),
         Some(run.id),

@@ -178,3 +178,34 @@ fn failed_backups_push_no_good_one_out() {
     project.run(&["prune", "--keep-last", "1", "--keep-within", "0s"]).expect_code(0);
     assert_eq!(left(&project), good);
 }
+
+#[test]
+fn nothing_goes_while_the_server_does_not_answer_and_all_may_go_when_the_database_is_no_more() {
+    let cluster = Cluster::start(&[]);
+    let db = cluster.database();
+    let project = filled(&db);
+    project.backup(&[]);
+    let good = left(&project);
+    assert_eq!(good.len(), 2);
+    let manifests = || {
+        let lineage = std::fs::read_dir(project.store()).unwrap().next().unwrap().unwrap().path();
+        let backups = std::fs::read_dir(lineage.join("backups")).unwrap();
+        backups.filter(|backup| backup.as_ref().unwrap().path().join("manifest").exists()).count()
+    };
+    let prune = ["prune", "--keep-last", "1", "--keep-within", "0s"];
+    cluster.stop_immediately();
+
+    let ran = project.run(&prune).expect_code(1);
+
+    assert!(ran.stderr.contains("so no backup is removed"), "{ran:#?}");
+    assert_eq!(manifests(), 2);
+    let ran = project.run(&["backup", "delete", &good[1]]).expect_code(1);
+    assert!(ran.stderr.contains("so no backup is removed"), "{ran:#?}");
+    assert_eq!(manifests(), 2);
+
+    cluster.restart();
+    assert_eq!(left(&project), good);
+    cluster.sql("postgres", &format!("drop database {}", db.name));
+    project.run(&prune).expect_code(0);
+    assert_eq!(manifests(), 1);
+}
