@@ -141,8 +141,10 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
     let jobs = format!("--jobs={}", plan.jobs.max(1));
     let after = ["--exit-on-error", "--section=post-data", &jobs, STDIN_PATH];
     let failed = "indexes, constraints and triggers could not be loaded";
-    let list = restore.remaining_post_data(memory(), &built).await?;
-    warnings.extend(restore.run(&after, memory(), list.as_ref(), failed).await?);
+    for part in restore.post_data(memory(), &built).await? {
+        let arguments = if part.at_once { &after[..] } else { &["--exit-on-error", "--section=post-data", STDIN_PATH] };
+        warnings.extend(restore.run(arguments, memory(), Some(&part.list), failed).await?);
+    }
     Ok(Loaded { rows, warnings })
 }
 
@@ -229,21 +231,32 @@ impl Restore<'_> {
         Ok((!list.is_empty()).then_some(list))
     }
 
-    /// The list of the post-data entries that were not built yet; `None` when that is all of them.
-    async fn remaining_post_data(&self, contents: Input, built: &[i32]) -> Result<Option<Memory>> {
-        if built.is_empty() {
-            return Ok(None);
-        }
+    /// The post-data entries that were not built yet, in parts of which each waits for the one before. Indexes are
+    /// attached to those of partitioned tables one after the other: two sessions that attach at once do not see each
+    /// other's, and each leaves an index above them invalid.
+    async fn post_data(&self, contents: Input, built: &[i32]) -> Result<Vec<Part>> {
         let mut command = self.command();
         command.args(["--list", "--section=post-data", STDIN_PATH]);
         let listed = run(command, contents, None, "the table of contents could not be listed").await?.stdout;
-        let mut list = Vec::new();
+        let (mut all, mut indexes, mut attached, mut rest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for line in listed.split_inclusive(|byte| *byte == b'\n') {
             if entry_number(line).is_some_and(|number| !built.contains(&number)) {
-                list.extend_from_slice(line);
+                all.extend_from_slice(line);
+                match kind_of(line) {
+                    kind if kind.starts_with(b"INDEX ATTACH ") => &mut attached,
+                    kind if kind.starts_with(b"INDEX ") || kind.starts_with(b"CONSTRAINT ") => &mut indexes,
+                    _ => &mut rest,
+                }
+                .extend_from_slice(line);
             }
         }
-        Ok(Some(Memory::new(&list)?))
+        let parts = if attached.is_empty() {
+            vec![(all, true)]
+        } else {
+            vec![(indexes, true), (attached, false), (rest, true)]
+        };
+        let parts = parts.into_iter().filter(|(list, _)| !list.is_empty());
+        parts.map(|(list, at_once)| Ok(Part { list: Memory::new(&list)?, at_once })).collect()
     }
 
     fn command(&self) -> Command {
@@ -259,6 +272,18 @@ impl Restore<'_> {
         }
         super::tools::client(&self.tools.pg_restore, self.target, &settings)
     }
+}
+
+/// Entries to restore.
+struct Part {
+    list: Memory,
+    /// Several sessions may.
+    at_once: bool,
+}
+
+/// A line of `pg_restore --list` from the kind of its entry on.
+fn kind_of(line: &[u8]) -> &[u8] {
+    line.splitn(4, |byte| *byte == b' ').nth(3).unwrap_or_default()
 }
 
 /// The number at the start of a line of `pg_restore --list`.
