@@ -506,9 +506,7 @@ pub fn lanes(ctx: &Context, parallel: usize, migrations: &[&Migration]) -> Lanes
     if parallel < 2 || hooked { Lanes::one_after_the_other(migrations.len()) } else { Lanes::of(migrations) }
 }
 
-async fn finish(mut run: Run<'_>) -> RunReport {
-    // When it cannot be taken away, closing the run tries once more, and tells.
-    let _ = run.unfence().await;
+async fn finish(run: Run<'_>) -> RunReport {
     let _ = execute::reset(&run.live.session).await;
     let count = run.migrations.len();
     let noun = if count == 1 { "migration" } else { "migrations" };

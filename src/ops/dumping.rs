@@ -56,10 +56,6 @@ pub(super) struct Stored {
 pub(super) async fn open_snapshot(ctx: &Context, maintenance: &Session) -> Result<AtSnapshot> {
     let session = ctx.connect("snapshot").await?;
     let shared = share_out(ctx, &session).await?;
-    if session.server_version_num() >= 170_000 {
-        // language=SQL
-        session.batch("SET transaction_timeout = 0").await?;
-    }
     // language=SQL
     session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     share::lock(&session, &shared).await.map_err(share::explain_lock)?;

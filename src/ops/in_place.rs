@@ -5,18 +5,21 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::backup::Taken;
+use super::backup::{self, Taken};
 use super::beside::{applied_of, whole_history};
 use super::check;
 use super::context::{Context, Live};
 use super::leftovers;
+use super::losses;
+use super::proof::Proof;
+use super::recover::prove_in_place;
 use super::run::Run;
 use super::source;
 use crate::control;
 use crate::error::{Error, Kind, Result};
 use crate::ids::BackupId;
 use crate::journal::Step;
-use crate::manifest::DatabaseProperties;
+use crate::manifest::{DatabaseProperties, Purpose};
 use crate::postgres::{Target, databases, load, supabase, swap};
 
 /// What a restore in place has done to the target so far.
@@ -106,6 +109,38 @@ pub async fn keep_writers_off(run: &mut Run<'_>) -> Result<Option<DatabaseProper
         return Ok(Some(properties));
     }
     Ok(None)
+}
+
+/// What a restore in place has come to.
+pub struct Replaced {
+    /// Every row was read, and is what the backup holds.
+    pub proof: Proof,
+    /// Rows of others that were given up.
+    pub writes: u64,
+    /// The backup of what was there before.
+    pub safety: BackupId,
+}
+
+/// Replaces the target's content where it stands: writers off, others' writes counted, a safety backup, the load, the
+/// proof.
+pub async fn replace(run: &mut Run<'_>, backup: &Taken) -> Result<Replaced> {
+    let properties = keep_writers_off(run).await?;
+    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
+    losses::allow(run.ctx, &counted, run.writes, backup)?;
+    backup::verify(run.ctx, backup.manifest.clear.lineage, backup.id).await?;
+    // The database that is replaced must not be the only copy of what it holds.
+    let safety = backup::Request {
+        purpose: Purpose::Safety,
+        run: Some(run.id),
+        tags: Vec::new(),
+        before: Vec::new(),
+        properties,
+    };
+    let safety = backup::take(run.ctx, &run.live, &safety).await?;
+    run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;
+    in_place(run, backup).await?;
+    let proof = prove_in_place(run, backup).await?;
+    Ok(Replaced { proof, writes: counted.total(), safety: safety.id })
 }
 
 /// Loads a backup into the target itself. The caller has taken a safety backup; what was done when it fails stands in

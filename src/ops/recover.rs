@@ -340,30 +340,15 @@ async fn restore_beside(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
 }
 
 async fn restore_in_place(run: &mut Run<'_>, backup: &Taken) -> Result<Reached> {
-    let properties = super::in_place::keep_writers_off(run).await?;
-    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
-    losses::allow(run.ctx, &counted, run.writes, backup).map_err(ask_about_writes)?;
-    backup::verify(run.ctx, run.live.lineage, backup.id).await?;
-    // The database that is replaced must not be the only copy of what it holds.
-    let safety = backup::Request {
-        purpose: crate::manifest::Purpose::Safety,
-        run: Some(run.id),
-        tags: Vec::new(),
-        before: Vec::new(),
-        properties,
-    };
-    let safety = backup::take(run.ctx, &run.live, &safety).await?;
-    run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;
-    super::in_place::in_place(run, backup).await?;
-    let proof = prove_in_place(run, backup).await?;
+    let replaced = super::in_place::replace(run, backup).await?;
     after_restore(run, backup, None).await?;
     let mut reached = Reached::new(
         Outcome::Restored,
-        format!("restored in place from backup `{}`; what it was before is backup `{}`", backup.id, safety.id),
+        format!("restored in place from backup `{}`; what it was before is backup `{}`", backup.id, replaced.safety),
         &again(run),
     );
-    reached.proof = Some(proof);
-    reached.writes = Some(counted.total());
+    reached.proof = Some(replaced.proof);
+    reached.writes = Some(replaced.writes);
     Ok(reached)
 }
 

@@ -427,8 +427,7 @@ fn swapped(run: &Run<'_>, error: &Error) -> Option<String> {
         (Some(true), Some(backup)) => {
             Some(format!("restored from backup `{}`, but that is not recorded yet", backup.id))
         }
-        (Some(_), _) if lost => Some("UNKNOWN, do not retry".to_owned()),
-        _ if lost && error.kind() == Kind::NotRecovered => Some("UNKNOWN, do not retry".to_owned()),
+        _ if lost && (last.is_some() || error.kind() == Kind::NotRecovered) => Some("UNKNOWN, do not retry".to_owned()),
         _ => None,
     }
 }
@@ -510,27 +509,13 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(
         let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
         losses::allow(ctx, &counted, policy, backup)?;
     }
-    let properties = super::in_place::keep_writers_off(run).await?;
-    let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
-    losses::allow(ctx, &counted, policy, backup)?;
-    backup::verify(ctx, backup.manifest.clear.lineage, backup.id).await?;
-    let safety = backup::Request {
-        purpose: manifest::Purpose::Safety,
-        run: Some(run.id),
-        tags: Vec::new(),
-        before: Vec::new(),
-        properties,
-    };
-    let safety = backup::take(ctx, &run.live, &safety).await?;
-    run.journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;
-    super::in_place::in_place(run, backup).await?;
-    let proof = super::recover::prove_in_place(run, backup).await?;
+    let replaced = super::in_place::replace(run, backup).await?;
     let mut report = RunReport::new(
         "restore",
         Outcome::Done,
-        format!("restored in place from backup `{}`; what it was before is backup `{}`", backup.id, safety.id),
+        format!("restored in place from backup `{}`; what it was before is backup `{}`", backup.id, replaced.safety),
     );
-    report.proof = serde_json::to_value(proof).unwrap_or_default();
-    report.writes_since_backup = Some(counted.total());
+    report.proof = serde_json::to_value(replaced.proof).unwrap_or_default();
+    report.writes_since_backup = Some(replaced.writes);
     Ok((report, ctx.target.database().to_owned()))
 }

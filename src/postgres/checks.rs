@@ -37,14 +37,7 @@ pub struct TableSize {
 /// session's `search_path`, then in `public`.
 pub async fn table_sizes(session: &Session, names: &[String]) -> Result<BTreeMap<String, TableSize>> {
     // language=SQL
-    const SIZES: &str = "
-        WITH wanted AS (
-            SELECT n.name, CASE pg_catalog.cardinality(pg_catalog.parse_ident(n.name))
-                WHEN 1 THEN coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name))
-                -- With three parts the server looks for another database, and fails.
-                WHEN 2 THEN pg_catalog.to_regclass(n.name) END AS oid
-            FROM (VALUES $NAMES) AS n(name)
-        ), part AS (
+    const SIZES: &str = ", part AS (
             SELECT w.name, w.oid FROM wanted w WHERE w.oid IS NOT NULL
             UNION
             SELECT w.name, t.relid FROM wanted w CROSS JOIN LATERAL pg_catalog.pg_partition_tree(w.oid) t WHERE w.oid IS NOT NULL
@@ -58,15 +51,30 @@ pub async fn table_sizes(session: &Session, names: &[String]) -> Result<BTreeMap
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let values: Vec<String> = names.iter().map(|name| format!("({})", quote::literal(name))).collect();
     let mut sizes = BTreeMap::new();
-    for row in session.rows(&SIZES.replace("$NAMES", &values.join(", "))).await? {
+    for row in session.rows(&(wanted(names) + SIZES)).await? {
         let mut cells = row.into_iter().map(Option::unwrap_or_default);
         let name = cells.next().unwrap_or_default();
         let mut number = || cells.next().and_then(|text| text.parse().ok()).unwrap_or(0);
         sizes.insert(name, TableSize { rows: number(), bytes: number() });
     }
     Ok(sizes)
+}
+
+/// The beginning of a query: `wanted` has those names, each with the oid of what it means (NULL: nothing).
+fn wanted(names: &[String]) -> String {
+    let values: Vec<String> = names.iter().map(|name| format!("({})", quote::literal(name))).collect();
+    // language=SQL
+    format!(
+        "WITH wanted AS (
+            SELECT n.name, CASE pg_catalog.cardinality(pg_catalog.parse_ident(n.name))
+                WHEN 1 THEN coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name))
+                -- With three parts the server looks for another database, and fails.
+                WHEN 2 THEN pg_catalog.to_regclass(n.name) END AS oid
+            FROM (VALUES {}) AS n(name)
+        )",
+        values.join(", ")
+    )
 }
 
 /// What a table brings with it.
@@ -85,13 +93,7 @@ pub struct Surroundings {
 /// The surroundings of those tables and indexes that are there, by the names given; names as in [`table_sizes`].
 pub async fn surroundings(session: &Session, names: &[String]) -> Result<BTreeMap<String, Surroundings>> {
     // language=SQL
-    const FOUND: &str = "
-        WITH wanted AS (
-            SELECT n.name, CASE pg_catalog.cardinality(pg_catalog.parse_ident(n.name))
-                WHEN 1 THEN coalesce(pg_catalog.to_regclass(n.name), pg_catalog.to_regclass('public.' || n.name))
-                WHEN 2 THEN pg_catalog.to_regclass(n.name) END AS oid
-            FROM (VALUES $NAMES) AS n(name)
-        ), found AS (
+    const FOUND: &str = ", found AS (
             SELECT w.name, coalesce(i.indrelid, w.oid::pg_catalog.oid) AS oid
               FROM wanted w LEFT JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) w.oid
              WHERE w.oid IS NOT NULL
@@ -113,9 +115,8 @@ pub async fn surroundings(session: &Session, names: &[String]) -> Result<BTreeMa
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let values: Vec<String> = names.iter().map(|name| format!("({})", quote::literal(name))).collect();
     let mut found = BTreeMap::new();
-    for row in session.rows(&FOUND.replace("$NAMES", &values.join(", "))).await? {
+    for row in session.rows(&(wanted(names) + FOUND)).await? {
         let mut cells = row.into_iter().map(Option::unwrap_or_default);
         let mut next = || cells.next().unwrap_or_default();
         let (name, table, below) = (next(), next(), next().parse().unwrap_or(0));

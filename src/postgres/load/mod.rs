@@ -221,9 +221,7 @@ impl Restore<'_> {
 
     /// The list, for `--use-list`, of the data entries that are not tables' rows; `None` when there are none.
     async fn other_data(&self, contents: Input) -> Result<Option<Vec<u8>>> {
-        let mut command = self.command();
-        command.args(["--list", "--section=data", STDIN_PATH]);
-        let listed = run(command, contents, None, "the table of contents could not be listed").await?.stdout;
+        let listed = self.listed("--section=data", contents).await?;
         let mut list = Vec::new();
         for line in listed.split_inclusive(|byte| *byte == b'\n').filter(|line| is_other_data(line)) {
             list.extend_from_slice(line);
@@ -235,9 +233,7 @@ impl Restore<'_> {
     /// attached to those of partitioned tables one after the other: two sessions that attach at once do not see each
     /// other's, and each leaves an index above them invalid.
     async fn post_data(&self, contents: Input, built: &[i32]) -> Result<Vec<Part>> {
-        let mut command = self.command();
-        command.args(["--list", "--section=post-data", STDIN_PATH]);
-        let listed = run(command, contents, None, "the table of contents could not be listed").await?.stdout;
+        let listed = self.listed("--section=post-data", contents).await?;
         let (mut all, mut indexes, mut attached, mut rest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for line in listed.split_inclusive(|byte| *byte == b'\n') {
             if entry_number(line).is_some_and(|number| !built.contains(&number)) {
@@ -257,6 +253,13 @@ impl Restore<'_> {
         };
         let parts = parts.into_iter().filter(|(list, _)| !list.is_empty());
         parts.map(|(list, at_once)| Ok(Part { list: Memory::new(&list)?, at_once })).collect()
+    }
+
+    /// The lines of a section's entries.
+    async fn listed(&self, section: &str, contents: Input) -> Result<Vec<u8>> {
+        let mut command = self.command();
+        command.args(["--list", section, STDIN_PATH]);
+        Ok(run(command, contents, None, "the table of contents could not be listed").await?.stdout)
     }
 
     fn command(&self) -> Command {

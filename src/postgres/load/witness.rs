@@ -42,10 +42,6 @@ impl Witness {
     /// replaces, the snapshot is the next one after its end.
     pub async fn of<T>(target: &Target, load: impl Future<Output = Result<T>>) -> Result<(T, Witness)> {
         let session = Session::connect(target, PURPOSE, target.connect_timeout()).await?;
-        if session.server_version_num() >= 170_000 {
-            // language=SQL
-            session.batch("SET transaction_timeout = 0").await?;
-        }
         let is_behind = AtomicBool::new(false);
         let (loaded, snapshot) = {
             let mut load = pin!(load);
