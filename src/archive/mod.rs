@@ -3,6 +3,7 @@
 
 pub mod digest;
 pub mod error;
+pub mod first;
 mod header;
 pub mod index;
 pub mod inventory;
@@ -22,6 +23,7 @@ pub mod writer;
 
 pub use digest::{Digest, ObjectDigester, RowDigester};
 pub use error::ArchiveError;
+pub use first::{First, clean_first};
 pub use index::{BlockEntry, Index};
 pub use inventory::{Fingerprint, Inventory};
 pub use join::{Joined, join};

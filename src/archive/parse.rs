@@ -57,6 +57,8 @@ pub(super) struct Spans {
     pub(super) entries: Vec<(TocEntry, Span)>,
     /// Archive version.
     pub(super) version: (u8, u8),
+    /// Bytes of an offset in it.
+    pub(super) offset_bytes: usize,
 }
 
 /// Reads a table of contents that is there whole.
@@ -71,7 +73,7 @@ pub(super) fn spans(bytes: &[u8]) -> Result<Spans, ArchiveError> {
         if cursor.at != bytes.len() {
             return Err(bad(cursor.at, "something follows the entries"));
         }
-        Ok(Spans { count_at, entries, version: header.version })
+        Ok(Spans { count_at, entries, version: header.version, offset_bytes: header.offset_bytes })
     };
     read().map_err(|halt| match halt {
         Halt::Bad(error) => error,

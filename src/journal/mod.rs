@@ -231,10 +231,15 @@ pub enum Step {
     },
     /// Both renames are committed.
     SwapDone,
-    /// An in-place restore is about to change the target.
+    /// An in-place restore is about to lock the target.
     InPlaceBegan {
         /// The backup that is loaded.
         backup: BackupId,
+    },
+    /// Others' writes are counted and the safety backup is there: the transaction of this number may load.
+    InPlaceAllowed {
+        /// 64 bits wide; PostgreSQL tells by it whether the load was committed.
+        transaction: u64,
     },
     /// The in-place restore is committed.
     InPlaceDone,

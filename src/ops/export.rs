@@ -234,7 +234,7 @@ impl Checked {
             expected.entry(of).or_default().merge(block.digest);
         }
         Ok(Checked {
-            dump: plan.source.whole()?,
+            dump: plan.source.whole(plan.source.table_of_contents()?)?,
             scanner: Some(Scanner::new(taken.keys.digest_key())),
             expected,
             done: Arc::default(),

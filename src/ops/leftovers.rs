@@ -1,61 +1,94 @@
-//! Before a restore in place: `pg_restore --clean` drops only what the backup holds, so what came after the
-//! backup is dropped first, by the statements that pg_dump itself writes for it.
+//! What stands in the target before a restore in place: every table of it is locked, and what came after the backup is
+//! dropped first, since `pg_restore --clean` drops only what the backup holds. Both are done by `pg_restore` itself, in
+//! the one transaction of the restore, with the names and the statements that pg_dump has for them.
 
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
 
-use super::backup::Taken;
 use super::context::{Context, Live, blocking};
-use super::in_place::Progressed;
-use crate::archive::{Inventory, Toc};
+use crate::archive::{First, Inventory, Toc, TocEntry};
 use crate::error::{Error, Result};
 use crate::postgres::dump::{Dump, DumpOptions};
 
-/// Drops every object that the target has and the backup has not; each that is gone stands in `so_far`.
-pub async fn drop_new_objects(ctx: &Context, live: &Live, backup: &Taken, so_far: &Mutex<Progressed>) -> Result<()> {
-    let note = |change: &dyn Fn(&mut Progressed)| change(&mut so_far.lock().unwrap_or_else(PoisonError::into_inner));
-    let options = DumpOptions {
-        encoding: Some(live.session.server_encoding().await?),
-        exclude_schemas: ctx.left_out().to_vec(),
-        schema_only: true,
-        lock_wait: ctx.settings.backup.timeout,
-        ..DumpOptions::default()
-    };
-    let mut dump = Dump::begin(&live.tools, &ctx.target, &options)?;
-    let toc = blocking(move || {
-        let mut bytes = Vec::new();
-        dump.read_to_end(&mut bytes)
-            .map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
-        dump.finish()?;
-        Ok(Toc::parse(&bytes)?)
-    })
-    .await?;
-    let difference = backup.manifest.sealed.inventory.compare(&Inventory::of(&toc));
-    // In reverse order of creation; what goes with something else is gone already.
-    for entry in toc.entries.iter().rev().filter(|entry| !entry.drop_statement.is_empty()) {
-        let name = crate::archive::inventory::item_name(entry);
-        if !difference.added.contains(&name) {
-            continue;
-        }
-        let statement = entry.drop_statement.as_str().ok_or_else(|| {
-            Error::failed(format!("`{name}` came after the backup, and its name is not UTF-8")).hint("drop it by hand")
-        })?;
-        ctx.progress.note(format!("dropping {name}, which came after the backup"));
-        let guarded = if_exists(statement);
-        note(&|so_far| so_far.dropping = Some(name.clone()));
-        let dropped = live.session.batch(&guarded).await;
-        if !dropped.as_ref().is_err_and(Error::connection_lost) {
-            note(&|so_far| so_far.dropping = None);
-        }
-        dropped.map_err(|error| error.context(format!("{name} came after the backup and could not be dropped")))?;
-        note(&|so_far| so_far.dropped.push(name.clone()));
+/// What stands there.
+pub struct Present {
+    toc: Toc,
+    inventory: Inventory,
+}
+
+impl Present {
+    /// Reads it, in the encoding of the backup that comes in its place.
+    pub async fn read(ctx: &Context, live: &Live, encoding: &str) -> Result<Present> {
+        let options = DumpOptions {
+            encoding: Some(encoding.to_owned()),
+            exclude_schemas: ctx.left_out().to_vec(),
+            schema_only: true,
+            lock_wait: ctx.settings.backup.timeout,
+            ..DumpOptions::default()
+        };
+        let mut dump = Dump::begin(&live.tools, &ctx.target, &options)?;
+        let toc = blocking(move || {
+            let mut bytes = Vec::new();
+            dump.read_to_end(&mut bytes)
+                .map_err(|error| Error::failed("reading pg_dump's output failed").because(error))?;
+            dump.finish()?;
+            Ok(Toc::parse(&bytes)?)
+        })
+        .await?;
+        Ok(Present { inventory: Inventory::of(&toc), toc })
     }
-    Ok(())
+
+    /// Locks every table against writers, but not against readers; then goes on as `then` says.
+    pub fn lock(&self, then: &str) -> First {
+        let mut statement = Vec::new();
+        for entry in self.toc.entries.iter().filter(|entry| entry.description.0 == b"TABLE") {
+            let before: &[u8] = if statement.is_empty() { b"LOCK TABLE ONLY " } else { b", ONLY " };
+            statement.extend_from_slice(before);
+            quoted(&mut statement, &entry.namespace.0);
+            statement.push(b'.');
+            quoted(&mut statement, &entry.tag.0);
+        }
+        if !statement.is_empty() {
+            statement.extend_from_slice(b" IN EXCLUSIVE MODE; ");
+        }
+        statement.extend_from_slice(then.as_bytes());
+        First { about: ("LOCK".to_owned(), b"every table".to_vec()), statement }
+    }
+
+    /// Drops every object that the backup does not hold, in reverse order of creation.
+    pub fn drops(&self, backup: &Inventory) -> Vec<First> {
+        let added = backup.compare(&self.inventory).added;
+        let is_new = |entry: &&TocEntry| {
+            !entry.drop_statement.is_empty() && added.contains(&crate::archive::inventory::item_name(entry))
+        };
+        let drop = |entry: &TocEntry| First {
+            about: (entry.description.lossy(), entry.tag.0.clone()),
+            statement: if_exists(&entry.drop_statement.0),
+        };
+        self.toc.entries.iter().rev().filter(is_new).map(drop).collect()
+    }
+
+    /// Whether the schema is the one of this backup, which was taken later.
+    pub fn is_still(&self, later: &Inventory) -> bool {
+        self.inventory.compare(later).is_empty()
+    }
+}
+
+/// An identifier, whatever the encoding: in none that a server has is a quote a part of another character.
+fn quoted(sql: &mut Vec<u8>, name: &[u8]) {
+    sql.push(b'"');
+    for byte in name {
+        if *byte == b'"' {
+            sql.push(b'"');
+        }
+        sql.push(*byte);
+    }
+    sql.push(b'"');
 }
 
 /// `DROP TABLE x;` → `DROP TABLE IF EXISTS x CASCADE;`, where the statement has that form.
-fn if_exists(statement: &str) -> String {
-    let statement = statement.trim().trim_end_matches(';');
+fn if_exists(statement: &[u8]) -> Vec<u8> {
+    let statement = statement.trim_ascii();
+    let statement = statement.strip_suffix(b";").unwrap_or(statement);
     const KINDS: [&str; 12] = [
         "MATERIALIZED VIEW",
         "FOREIGN TABLE",
@@ -71,9 +104,28 @@ fn if_exists(statement: &str) -> String {
         "SCHEMA",
     ];
     for kind in KINDS {
-        if let Some(rest) = statement.strip_prefix(&format!("DROP {kind} ")) {
-            return format!("DROP {kind} IF EXISTS {rest} CASCADE;");
+        if let Some(rest) = statement.strip_prefix(format!("DROP {kind} ").as_bytes()) {
+            return [format!("DROP {kind} IF EXISTS ").as_bytes(), rest, b" CASCADE;"].concat();
         }
     }
-    format!("{statement};")
+    [statement, b";"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_drops_take_what_leans_on_them() {
+        let mut sql = Vec::new();
+        quoted(&mut sql, b"a\"b\xe9");
+        assert_eq!(sql, b"\"a\"\"b\xe9\"");
+        for (statement, expected) in [
+            (&b"DROP TABLE public.t;\n"[..], &b"DROP TABLE IF EXISTS public.t CASCADE;"[..]),
+            (b"DROP MATERIALIZED VIEW p.\xe9;", b"DROP MATERIALIZED VIEW IF EXISTS p.\xe9 CASCADE;"),
+            (b"ALTER TABLE ONLY public.t DROP CONSTRAINT c;\n", b"ALTER TABLE ONLY public.t DROP CONSTRAINT c;"),
+        ] {
+            assert_eq!(if_exists(statement), expected);
+        }
+    }
 }

@@ -427,12 +427,7 @@ pub(super) async fn reopen(run: &mut Run<'_>) -> Result<()> {
 
 /// The honest end: what is known of the database, and what to run.
 async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: Error) -> RunReport {
-    let done = if run.live.session.is_closed() { None } else { changed_by(run).await.ok() };
-    let database = match &done {
-        Some(done) if done.is_empty() => "nothing of the run stands, but that is not proved".to_owned(),
-        Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell("")),
-        None => "UNKNOWN, do not retry".to_owned(),
-    };
+    let database = what_stands(run).await;
     // A restore in place may have come so far that this is not all.
     let in_place = run.in_place.state(run).filter(|state| *state != database);
     let database = in_place.map_or(database.clone(), |state| format!("{database}; {state}"));
@@ -440,4 +435,14 @@ async fn not_recovered(run: &mut Run<'_>, command: &str, first: Error, second: E
     let mut told = first;
     told = told.because(format!("bringing it back failed as well: {}", second.one_line()));
     RunReport::new(command, Outcome::NotRecovered, database).failed(told).hint(hint)
+}
+
+/// What a run that was not brought back has changed.
+pub(super) async fn what_stands(run: &Run<'_>) -> String {
+    let done = if run.live.session.is_closed() { None } else { changed_by(run).await.ok() };
+    match &done {
+        Some(done) if done.is_empty() => "nothing of the run stands, but that is not proved".to_owned(),
+        Some(done) => format!("CHANGED and not brought back: {}; the database is open", done.tell("")),
+        None => "UNKNOWN, do not retry".to_owned(),
+    }
 }

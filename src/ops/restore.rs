@@ -383,7 +383,7 @@ async fn replace(ctx: &Context, request: &Request, planned: &Planned, backup: Ta
     run.backup = Some(backup.clone());
     let result = match planned.way {
         RestoreWay::Swap => by_swap(&mut run, &backup, request.writes).await,
-        _ => in_place(&mut run, &backup, request.writes).await,
+        _ => in_place(&mut run, &backup).await,
     };
     let mut report = match result {
         Ok((mut report, changed)) => {
@@ -502,13 +502,7 @@ async fn by_swap(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(R
 }
 
 /// The report, and the name of the database.
-async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(RunReport, String)> {
-    let ctx = run.ctx;
-    if policy != Writes::AcceptLoss {
-        // When this says no already, nobody has to be sent away.
-        let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &others_only()).await?;
-        losses::allow(ctx, &counted, policy, backup)?;
-    }
+async fn in_place(run: &mut Run<'_>, backup: &Taken) -> Result<(RunReport, String)> {
     let replaced = super::in_place::replace(run, backup).await?;
     let mut report = RunReport::new(
         "restore",
@@ -517,5 +511,5 @@ async fn in_place(run: &mut Run<'_>, backup: &Taken, policy: Writes) -> Result<(
     );
     report.proof = serde_json::to_value(replaced.proof).unwrap_or_default();
     report.writes_since_backup = Some(replaced.writes);
-    Ok((report, ctx.target.database().to_owned()))
+    Ok((report, run.ctx.target.database().to_owned()))
 }

@@ -14,9 +14,9 @@ use super::changed::changed_by;
 use super::check;
 use super::context::{self, Context, Live};
 use super::journals::Readers;
-use super::losses::{self, Ours};
+use super::losses::Ours;
 use super::proof::{Depth, Evidence};
-use super::recover::{after_restore, bring_back, prove_in_place};
+use super::recover::{after_restore, bring_back, prove_in_place, what_stands};
 use super::report::{Outcome, RunReport};
 use super::run::{Intent, Run, Unfinished, pending_report, unfinished};
 use super::{apply, migrate, source};
@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{BackupId, Lineage, RunId};
 use crate::journal::{Entry, Journal, Step};
 use crate::postgres::guard::{self, Guard};
-use crate::postgres::{Session, databases, swap, writes};
+use crate::postgres::{Session, databases, load, swap, writes};
 use crate::settings::{OnFailure, Writes};
 
 /// How long the sessions of a dead run may take to end.
@@ -523,12 +523,36 @@ async fn finish_in_place(mut run: Run<'_>) -> RunReport {
         Ok(report) => report,
         Err(error) => {
             let hint = error.hint_text().unwrap_or("ripcord recover").to_owned();
-            let state = run.in_place.state(&run);
-            let state = state.unwrap_or_else(|| "PARTLY restored in place; the database is open".to_owned());
+            let state = match run.in_place.state(&run) {
+                Some(state) => state,
+                None => in_place_so_far(&run).await,
+            };
             RunReport::new("recover", Outcome::NotRecovered, state).failed(error).hint(hint)
         }
     };
     run.close(report).await
+}
+
+/// The transaction that the dead run let load.
+fn in_place_allowed(entries: &[Entry]) -> Option<u64> {
+    entries.iter().rev().find_map(|entry| match entry.step {
+        Step::InPlaceAllowed { transaction } => Some(transaction),
+        _ => None,
+    })
+}
+
+/// How far the dead run came.
+async fn in_place_so_far(run: &Run<'_>) -> String {
+    let committed = match in_place_allowed(run.journal.entries()) {
+        Some(transaction) => load::committed(&run.live.session, transaction).await.unwrap_or(None),
+        None => Some(false),
+    };
+    match committed {
+        Some(false) if run.row.command == "restore" => "as the restore found it, and open".to_owned(),
+        Some(false) => what_stands(run).await,
+        Some(true) => "PARTLY restored in place: the rows are in, but not proved; the database is open".to_owned(),
+        None => "UNKNOWN, do not retry".to_owned(),
+    }
 }
 
 async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
@@ -544,13 +568,14 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
             control::set_applied(run.live.session.client(), &applied).await?;
             proof
         }
+        // Others may have written since the run died: their rows are counted as before any restore.
         Err(_) => {
-            // Others may have written since the run died: their rows are counted as before any restore.
-            let counted = losses::count(&run.live.session, &backup.manifest, &backup.keys, &run.ours).await?;
-            losses::allow(run.ctx, &counted, run.writes, &backup).map_err(super::recover::ask_about_writes)?;
-            backup::verify(run.ctx, run.live.lineage, backup.id).await?;
-            super::in_place::in_place(run, &backup).await?;
-            prove_in_place(run, &backup).await?
+            if let Some(transaction) = in_place_allowed(run.journal.entries())
+                && load::committed(&run.live.session, transaction).await? == Some(true)
+            {
+                super::in_place::loaded_by(&mut run.ours, transaction);
+            }
+            super::in_place::replace(run, &backup).await.map_err(super::recover::ask_about_writes)?.proof
         }
     };
     after_restore(run, &backup, None).await?;

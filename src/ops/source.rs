@@ -77,8 +77,8 @@ impl ArchiveSource {
         Ok((block, part, part.block(block.block)?))
     }
 
-    /// The table of contents with these blocks behind it, and how many they are.
-    fn with_blocks(&self, wanted: impl Fn(&BlockEntry) -> bool) -> Result<(Pieces, usize)> {
+    /// A table of contents with these blocks behind it, and how many they are.
+    fn with_blocks(&self, contents: Vec<u8>, wanted: impl Fn(&BlockEntry) -> bool) -> Result<(Pieces, usize)> {
         let mut later = VecDeque::new();
         for number in 0..self.joined.blocks.len() {
             let (block, part, entry) = self.block(number)?;
@@ -92,7 +92,7 @@ impl ArchiveSource {
             }
         }
         let count = later.len();
-        Ok((Pieces { open: Box::new(Cursor::new(self.joined.toc.clone())), later }, count))
+        Ok((Pieces { open: Box::new(Cursor::new(contents)), later }, count))
     }
 }
 
@@ -130,16 +130,17 @@ impl DataSource for ArchiveSource {
     }
 
     fn with_large_objects(&self) -> Result<Option<Box<dyn Read + Send>>> {
-        let (pieces, count) = self.with_blocks(|block| block.large_objects)?;
+        let (pieces, count) = self.with_blocks(self.joined.toc.clone(), |block| block.large_objects)?;
         Ok((count > 0).then(|| Box::new(pieces) as Box<dyn Read + Send>))
     }
 
-    fn whole(&self) -> Result<Box<dyn Read + Send>> {
+    fn whole(&self, contents: Vec<u8>) -> Result<Box<dyn Read + Send>> {
         // One stream is the dump as pg_dump wrote it.
         if let [part] = self.parts.as_slice() {
-            return Ok(part.reader.range(0, part.index.raw_bytes)?);
+            let rest = part.reader.range(part.index.toc_bytes, part.index.raw_bytes)?;
+            return Ok(Box::new(Cursor::new(contents).chain(rest)));
         }
-        Ok(Box::new(self.with_blocks(|_| true)?.0))
+        Ok(Box::new(self.with_blocks(contents, |_| true)?.0))
     }
 
     fn rows(&self, block: usize) -> Result<Box<dyn Read + Send>> {

@@ -16,6 +16,7 @@ mod from_sql;
 mod guides;
 mod hostile;
 mod imports;
+mod in_place;
 mod keys;
 mod layouts;
 mod lies;

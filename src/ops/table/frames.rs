@@ -189,7 +189,7 @@ impl DataSource for TableSource {
         Ok(None)
     }
 
-    fn whole(&self) -> Result<Box<dyn Read + Send>> {
+    fn whole(&self, _: Vec<u8>) -> Result<Box<dyn Read + Send>> {
         Err(Error::failed("single tables are never loaded as a whole dump"))
     }
 

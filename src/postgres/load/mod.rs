@@ -4,6 +4,7 @@ mod analyze;
 mod child;
 mod early;
 mod foreign;
+mod gate;
 mod rows;
 mod script;
 mod tables;
@@ -21,6 +22,7 @@ pub use analyze::analyze;
 use child::{Input, Memory, STDIN_PATH, run};
 use early::Builder;
 pub use foreign::{Script, load_file, run_script};
+pub use gate::{Gate, Waiting, committed};
 pub use script::write_script;
 pub use tables::{Selection, copy_rows, load_selected, prepare, read_rows};
 pub use witness::Witness;
@@ -49,8 +51,8 @@ pub trait DataSource: Send + Sync {
     fn table_of_contents(&self) -> Result<Vec<u8>>;
     /// The same with the large objects' data blocks spliced in; `None` when there are none.
     fn with_large_objects(&self) -> Result<Option<Box<dyn Read + Send>>>;
-    /// The whole dump, front to back.
-    fn whole(&self) -> Result<Box<dyn Read + Send>>;
+    /// The whole dump, front to back, behind this header and table of contents: its own, or one made of them.
+    fn whole(&self, contents: Vec<u8>) -> Result<Box<dyn Read + Send>>;
     /// One table's COPY text.
     fn rows(&self, block: usize) -> Result<Box<dyn Read + Send>>;
     /// The entries, by their numbers, that may be restored as soon as these rows are in, while others are still
@@ -101,7 +103,7 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
     let counter = Arc::new(Counter::new(progress, plan.total_bytes));
     let mut restore = Restore { tools, target, role: plan.role.as_deref(), fresh: true, sort_memory: None };
     if !is_utf8(plan) {
-        let input = stream(plan.source.whole()?, &counter);
+        let input = stream(plan.source.whole(plan.source.table_of_contents()?)?, &counter);
         let said = restore.run(&["--exit-on-error"], input, None, "the dump could not be loaded").await?;
         return Ok(Loaded { rows: Vec::new(), warnings: said });
     }
@@ -148,13 +150,19 @@ pub async fn load(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Pr
     Ok(Loaded { rows, warnings })
 }
 
-/// In place: pipes the whole dump to `pg_restore -1 --clean --if-exists -e` in `target`. All of it is one
-/// transaction: on an error the database is as it was.
-pub async fn load_in_place(tools: &Tools, target: &Target, plan: &LoadPlan, progress: &Progress) -> Result<Loaded> {
+/// In place: pipes the whole dump, with this table of contents, to `pg_restore -1 --clean --if-exists -e` in `target`.
+/// All of it is one transaction: on an error the database is as it was.
+pub async fn load_in_place(
+    tools: &Tools,
+    target: &Target,
+    plan: &LoadPlan,
+    contents: Vec<u8>,
+    progress: &Progress,
+) -> Result<Loaded> {
     let counter = Arc::new(Counter::new(progress, plan.total_bytes));
     let restore = Restore { tools, target, role: plan.role.as_deref(), fresh: false, sort_memory: None };
     let arguments = ["--exit-on-error", "--single-transaction", "--clean", "--if-exists"];
-    let input = stream(plan.source.whole()?, &counter);
+    let input = stream(plan.source.whole(contents)?, &counter);
     let said = restore.run(&arguments, input, None, "the dump could not be loaded in place").await?;
     Ok(Loaded { rows: Vec::new(), warnings: said })
 }

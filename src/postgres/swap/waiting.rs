@@ -20,7 +20,8 @@ pub async fn stuck_behind(maintenance: &Session, database: &str, limit: Duration
                  FROM pg_catalog.pg_stat_activity AS a \
                  CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS p (pid) \
                  JOIN pg_catalog.pg_stat_activity AS b ON b.pid = p.pid \
-                WHERE a.datname = $1 AND a.usename = CURRENT_USER AND a.wait_event_type = 'Lock' \
+                WHERE b.application_name <> 'ripcord gate' \
+                  AND a.datname = $1 AND a.usename = CURRENT_USER AND a.wait_event_type = 'Lock' \
                   AND (a.application_name IN ('pg_restore', 'pg_dump') \
                        OR (pg_catalog.starts_with(a.application_name, 'ripcord ') \
                            AND a.application_name <> 'ripcord witness')) \

@@ -31,10 +31,11 @@ impl DataSource for Dumped {
         Ok(self.with_large_objects.clone().map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>))
     }
 
-    fn whole(&self) -> Result<Box<dyn Read + Send>> {
+    fn whole(&self, contents: Vec<u8>) -> Result<Box<dyn Read + Send>> {
+        let contents = Cursor::new(contents);
         Ok(match self.breaks {
-            Some(at) => Box::new(Cursor::new(self.whole[..at].to_vec()).chain(Broken)),
-            None => Box::new(Cursor::new(self.whole.clone())),
+            Some(at) => Box::new(contents.chain(Cursor::new(self.whole[self.contents..at].to_vec())).chain(Broken)),
+            None => Box::new(contents.chain(Cursor::new(self.whole[self.contents..].to_vec()))),
         })
     }
 

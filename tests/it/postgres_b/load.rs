@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ripcord::postgres::load::{load, load_in_place};
+use ripcord::postgres::load::{LoadPlan, load, load_in_place};
 use ripcord::progress::{Event, Observer, Progress};
 
 use super::dumped::{dump, plan, plan_of, split};
@@ -216,15 +216,18 @@ async fn in_place_is_one_transaction_and_passes_our_own_fence() {
         db.name
     ));
     let (mut dumped, tables) = split(whole.clone());
-    dumped.breaks = Some(whole.len() - 30);
+    dumped.breaks = Some(whole.len() - 10);
     let target = target(cluster, &db.name);
     let damaged = plan(dumped, tables, "UTF8");
-    let error = load_in_place(&tools(cluster), &target, &damaged, &Progress::silent()).await.unwrap_err();
+    let contents = |plan: &LoadPlan| plan.source.table_of_contents().unwrap();
+    let error =
+        load_in_place(&tools(cluster), &target, &damaged, contents(&damaged), &Progress::silent()).await.unwrap_err();
     assert!(error.one_line().contains("frame 1 is damaged"), "{error}");
     assert_eq!(db.sql("select i, x is null from t order by 1"), "1|t\n2|t", "a part was restored");
 
     let (dumped, tables) = split(whole);
-    load_in_place(&tools(cluster), &target, &plan(dumped, tables, "UTF8"), &Progress::silent()).await.unwrap();
+    let plan = plan(dumped, tables, "UTF8");
+    load_in_place(&tools(cluster), &target, &plan, contents(&plan), &Progress::silent()).await.unwrap();
     assert_eq!(db.sql("select * from t"), "1");
 }
 
