@@ -3,7 +3,6 @@
 //! come, and the safety backup is taken.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use super::backup::{self, Taken};
 use super::beside::{applied_of, whole_history};
@@ -21,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::BackupId;
 use crate::journal::{Journal, Step};
 use crate::manifest::{DatabaseProperties, Purpose};
-use crate::postgres::load::{self, Gate, Waiting, Witness};
+use crate::postgres::load::{self, Gate, Waiting, Witness, Witnesses};
 use crate::postgres::{databases, supabase, swap};
 use crate::settings::Writes;
 
@@ -30,10 +29,7 @@ use crate::settings::Writes;
 const TRIES: u32 = 5;
 
 /// Who writes in the moment of the commit may be seen by the proof. What he wrote is counted, and the load done again.
-const LOADS: u32 = 3;
-
-/// How long the server may take to let the witness go on once the load is committed.
-const WITNESS_LIMIT: Duration = Duration::from_secs(5);
+const LOADS: u32 = 5;
 
 /// What a restore in place has done to the target so far.
 #[derive(Debug, Default)]
@@ -142,7 +138,7 @@ async fn load_once(run: &mut Run<'_>, backup: &Taken, properties: &DatabasePrope
     let mut tries = 1;
     let allowed = loop {
         match load_over(run, backup, properties).await {
-            Err(error) if tries < TRIES && run.in_place.state(run).is_none() && is_deadlock(&error) => {
+            Err(error) if tries < TRIES && !run.in_place.undecided && is_deadlock(&error) => {
                 ctx.progress.note("a writer and the restore stood in each other's way; once more");
                 tries += 1;
             }
@@ -227,20 +223,8 @@ async fn load_over(run: &mut Run<'_>, backup: &Taken, properties: &DatabasePrope
         let name = format!("{schema}.{name}");
         plan.tables.iter().any(|table| table.table == name)
     };
-    let table = gate.locked(waiting).await?.into_iter().find(is_loaded);
-    let waits = table.is_some();
-    let session = Witness::session(&ctx.target).await?;
-    let pid = session.backend_pid();
-    let mut witness = Box::pin(Witness::behind(session, table));
-    if waits {
-        tokio::select! {
-            early = &mut witness => {
-                early?;
-                return Err(Error::failed("the tables are not locked"));
-            }
-            waits = gate.waits(pid) => waits?,
-        }
-    }
+    let tables: Vec<_> = gate.locked(waiting).await?.into_iter().filter(is_loaded).collect();
+    let witnesses = Witnesses::behind(&ctx.target, &gate, &tables).await?;
     in_place.undecided = true;
     let loaded = async {
         gate.open().await?;
@@ -268,7 +252,7 @@ async fn load_over(run: &mut Run<'_>, backup: &Taken, properties: &DatabasePrope
         },
     };
     loaded_by(ours, waiting.xid);
-    let witness = tokio::time::timeout(WITNESS_LIMIT, witness).await.ok().and_then(Result::ok);
+    let witness = witnesses.first(&ctx.target).await.ok();
     *in_place = Progressed { undecided: false, loaded: Some(backup.id), witness };
     for warning in loaded.warnings {
         ctx.progress.warn(warning);

@@ -109,9 +109,18 @@ impl Gate {
             .collect())
     }
 
-    /// Returns when this backend, of a session that is to see what comes, waits for a lock.
-    pub async fn waits(&self, pid: i32) -> Result<()> {
-        super::witness::waits(&self.session, pid).await
+    /// Returns when this backend waits for a lock.
+    pub(super) async fn waits(&self, pid: i32) -> Result<()> {
+        // language=SQL
+        let sql = format!("SELECT FROM pg_catalog.pg_locks AS l WHERE l.pid = {pid} AND NOT l.granted");
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while self.session.ours(&sql).await?.is_empty() {
+            if tokio::time::Instant::now() > deadline {
+                return Err(Error::failed("the tables that a restore in place has locked are not locked"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Lets it go on.

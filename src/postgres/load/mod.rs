@@ -25,7 +25,7 @@ pub use foreign::{Script, load_file, run_script};
 pub use gate::{Gate, Waiting, committed};
 pub use script::write_script;
 pub use tables::{Selection, copy_rows, load_selected, prepare, read_rows};
-pub use witness::Witness;
+pub use witness::{Witness, Witnesses};
 
 /// The step that bytes are told of.
 const STEP: &str = "load";
