@@ -1,5 +1,6 @@
 //! The order of versions.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
@@ -14,10 +15,10 @@ pub struct Version(pub String);
 
 /// A version's parts. A number sorts before a word.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Part {
+enum Part<'a> {
     /// Digits without leading zeros: how many, and which. No number is too long for this.
-    Number(usize, String),
-    Word(String),
+    Number(usize, Cow<'a, str>),
+    Word(&'a str),
 }
 
 impl Version {
@@ -26,27 +27,30 @@ impl Version {
         &self.0
     }
 
-    fn parts(&self) -> Vec<Part> {
-        let text = match split_date(&self.0) {
-            Some((date, rest)) => format!("{}{rest}", date.replace('-', "")),
-            None => self.0.clone(),
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let (mut date, mut rest) = match split_date(&self.0) {
+            Some((date, rest)) => (Some(number(Cow::Owned(date.replace('-', "")))), rest),
+            None => (None, self.0.as_str()),
         };
-        let mut parts = Vec::new();
-        let mut rest = text.as_str();
-        while let Some(first) = rest.chars().next() {
-            let digits = first.is_ascii_digit();
+        std::iter::from_fn(move || {
+            if let Some(date) = date.take() {
+                return Some(date);
+            }
+            let digits = rest.chars().next()?.is_ascii_digit();
             let end = rest.find(|character: char| character.is_ascii_digit() != digits).unwrap_or(rest.len());
             let (part, after) = rest.split_at(end);
             rest = after;
-            parts.push(if digits {
-                let number = part.trim_start_matches('0');
-                Part::Number(number.len(), number.to_owned())
-            } else {
-                Part::Word(part.to_owned())
-            });
-        }
-        parts
+            Some(if digits { number(Cow::Borrowed(part)) } else { Part::Word(part) })
+        })
     }
+}
+
+fn number(digits: Cow<'_, str>) -> Part<'_> {
+    let digits = match digits {
+        Cow::Borrowed(digits) => Cow::Borrowed(digits.trim_start_matches('0')),
+        Cow::Owned(digits) => Cow::Owned(digits.trim_start_matches('0').to_owned()),
+    };
+    Part::Number(digits.len(), digits)
 }
 
 /// The date `YYYY-MM-DD` that a text begins with, and what follows it.
@@ -75,7 +79,7 @@ impl Eq for Version {}
 
 impl Hash for Version {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
+        self.parts().for_each(|part| part.hash(state));
     }
 }
 
@@ -90,7 +94,7 @@ impl Ord for Version {
         if self.0 == other.0 {
             return Ordering::Equal;
         }
-        self.parts().cmp(&other.parts())
+        self.parts().cmp(other.parts())
     }
 }
 
