@@ -306,6 +306,9 @@ pub(super) async fn unfence(
 }
 
 fn reopen_journal(ctx: &Context, dead: &Unfinished) -> Result<Journal> {
+    if let Err(error) = ctx.store.sweep_run(dead.lineage, dead.run) {
+        ctx.progress.warn(format!("an unfinished step of a journal is left in the store: {}", error.one_line()));
+    }
     Readers::of(&ctx.store, ctx.keys()?, dead.lineage)?.resume(dead.run).map_err(|error| {
         error.context(format!("the journal of run `{}` cannot be continued with the keys held", dead.run))
     })

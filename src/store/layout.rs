@@ -199,6 +199,12 @@ impl Store {
         self.objects.sweep_here(&backup_folder(lineage, backup))
     }
 
+    /// Removes what a kill in the middle of a journal's step left. Only for one who holds the lock, of a run that is dead:
+    /// nobody else writes there.
+    pub fn sweep_run(&self, lineage: Lineage, run: RunId) -> Result<()> {
+        self.objects.sweep_here(&run_folder(lineage, run))
+    }
+
     /// Held while manifests are rewritten, by one process at a time; let go of when it is dropped, and by the
     /// kernel when the process is killed. `None`: another process is at it.
     pub fn hold_keys(&self) -> Result<Option<Box<dyn Send>>> {

@@ -230,3 +230,16 @@ fn a_complete_run_with_an_application_that_is_not_well_is_undone() {
     let ran = recovers(&db, &project, "red", &Expected { code: 3, outcome: "rolled_back", state: &before });
     assert!(ran.result()["error"].as_str().unwrap().contains("not well"), "{ran:#?}");
 }
+
+#[test]
+fn killed_in_the_middle_of_a_step_of_the_journal() {
+    let db = Cluster::shared().database();
+    let project = shop(&db);
+    good(&project);
+    killed_at(&project, "between_migrations", &["apply"]);
+    let last = super::runs(&project).pop().unwrap();
+    let lineage = std::fs::read_dir(project.store()).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(lineage.join("runs").join(last).join(".partial-0123456789abcdef"), "{\"number\":").unwrap();
+    project.run(&["recover"]);
+    super::nothing_left(&db, &project, "a step");
+}
