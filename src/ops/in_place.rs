@@ -125,6 +125,8 @@ pub async fn replace(run: &mut Run<'_>, backup: &Taken) -> Result<Replaced> {
             Ok(proof) => return Ok(Replaced { proof, writes, safety }),
             Err(error) if load < LOADS && run.writes == Writes::AcceptLoss && others_wrote(run, backup).await? => {
                 ctx.progress.note(format!("{}; once more, since others wrote meanwhile", error.one_line()));
+                // It holds the lock that it waited for.
+                run.in_place.witness = None;
             }
             Err(error) => return Err(error),
         }

@@ -15,7 +15,7 @@ use crate::postgres::{Session, Target, quote};
 const PURPOSE: &str = "witness";
 
 /// How many wait: writers may wait as well, and one of these has to be quicker than all of those.
-const MOST: usize = 3;
+const MOST: usize = 5;
 
 /// How long the server may take to let them go on once the load is committed.
 const LIMIT: Duration = Duration::from_secs(5);
