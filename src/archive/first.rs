@@ -4,7 +4,7 @@
 //! make, has its drop statement run first (PostgreSQL's `pg_backup_archiver.c`, `RestoreArchive`).
 
 use super::error::ArchiveError;
-use super::parse::{INT_BYTES, spans, write_int};
+use super::parse::{INT_BYTES, NULL, spans, write_int, write_string};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +24,6 @@ const NOTHING: &[u8] = b"SELECT;";
 /// A number as a string, for fields that hold one so.
 const NO_OID: &[u8] = b"0";
 
-/// NULL, as a string.
-const NULL: [u8; INT_BYTES] = [1, 1, 0, 0, 0];
-
 /// A table of contents, of the custom format, with these statements to be run first, in their order.
 pub fn clean_first(toc: &[u8], statements: &[First]) -> Result<Vec<u8>, ArchiveError> {
     let whole = spans(toc)?;
@@ -39,14 +36,14 @@ pub fn clean_first(toc: &[u8], statements: &[First]) -> Result<Vec<u8>, ArchiveE
         bytes.extend_from_slice(&write_int(number));
         // No data follows.
         bytes.extend_from_slice(&write_int(0));
-        string(&mut bytes, NO_OID)?;
-        string(&mut bytes, NO_OID)?;
-        string(&mut bytes, &first.about.1)?;
-        string(&mut bytes, first.about.0.as_bytes())?;
+        write_string(&mut bytes, NO_OID)?;
+        write_string(&mut bytes, NO_OID)?;
+        write_string(&mut bytes, &first.about.1)?;
+        write_string(&mut bytes, first.about.0.as_bytes())?;
         // After the data.
         bytes.extend_from_slice(&write_int(4));
-        string(&mut bytes, NOTHING)?;
-        string(&mut bytes, &[AS_IT_IS, &first.statement].concat())?;
+        write_string(&mut bytes, NOTHING)?;
+        write_string(&mut bytes, &[AS_IT_IS, &first.statement].concat())?;
         // A COPY statement, a schema, a tablespace, an access method.
         for _ in 0..4 {
             bytes.extend_from_slice(&NULL);
@@ -55,8 +52,8 @@ pub fn clean_first(toc: &[u8], statements: &[First]) -> Result<Vec<u8>, ArchiveE
             bytes.extend_from_slice(&write_int(0));
         }
         // The owner; whether it has oids.
-        string(&mut bytes, b"")?;
-        string(&mut bytes, b"false")?;
+        write_string(&mut bytes, b"")?;
+        write_string(&mut bytes, b"false")?;
         // The end of what it depends on.
         bytes.extend_from_slice(&NULL);
         // No position of data.
@@ -64,13 +61,6 @@ pub fn clean_first(toc: &[u8], statements: &[First]) -> Result<Vec<u8>, ArchiveE
         bytes.resize(bytes.len() + whole.offset_bytes, 0);
     }
     Ok(bytes)
-}
-
-fn string(bytes: &mut Vec<u8>, text: &[u8]) -> Result<(), ArchiveError> {
-    let length = u32::try_from(text.len()).map_err(|_| ArchiveError::TocTooLarge)?;
-    bytes.extend_from_slice(&write_int(length));
-    bytes.extend_from_slice(text);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use super::error::ArchiveError;
 use super::index::BlockEntry;
-use super::parse::{INT_BYTES, Spans, int, spans, write_int};
+use super::parse::{INT_BYTES, NULL, Spans, int, spans, write_int, write_string};
 use super::toc::{Section, TocEntry};
 
 /// One stream: the bytes of its header and table of contents, and its blocks.
@@ -129,7 +129,7 @@ fn added_entries(whole: &Spans, others: &[Part<'_>]) -> Result<Vec<Added>, Archi
                 .ok_or_else(|| disagree(format!("the rows of {} are missing", told())))?;
             next_id = next_id.checked_add(1).ok_or(ArchiveError::TocTooLarge)?;
             added.push(Added {
-                bytes: renumbered(part.toc, span, next_id, *table),
+                bytes: renumbered(part.toc, span, next_id, *table)?,
                 block: JoinedBlock { part: number + 1, block, dump_id: next_id },
             });
         }
@@ -142,17 +142,15 @@ fn added_entries(whole: &Spans, others: &[Part<'_>]) -> Result<Vec<Added>, Archi
 
 /// An entry's bytes with another number, and its table as all that it depends on: that is how pg_restore with
 /// several jobs knows which rows an index waits for.
-fn renumbered(toc: &[u8], span: &super::parse::Span, dump_id: i32, table: i32) -> Vec<u8> {
+fn renumbered(toc: &[u8], span: &super::parse::Span, dump_id: i32, table: i32) -> Result<Vec<u8>, ArchiveError> {
     let between = |start, end| toc.get(start..end).unwrap_or_default();
     let mut bytes = write_int(dump_id.unsigned_abs()).to_vec();
     bytes.extend_from_slice(between(span.start + INT_BYTES, span.dependencies.start));
-    let digits = table.to_string();
-    bytes.extend_from_slice(&write_int(u32::try_from(digits.len()).unwrap_or_default()));
-    bytes.extend_from_slice(digits.as_bytes());
-    // NULL ends the list: a length of -1.
-    bytes.extend_from_slice(&[1, 1, 0, 0, 0]);
+    write_string(&mut bytes, table.to_string().as_bytes())?;
+    // NULL ends the list.
+    bytes.extend_from_slice(&NULL);
     bytes.extend_from_slice(between(span.dependencies.end, span.end));
-    bytes
+    Ok(bytes)
 }
 
 fn is_rows(entry: &TocEntry) -> bool {

@@ -292,6 +292,17 @@ pub(super) fn write_int(value: u32) -> [u8; INT_BYTES] {
     [0, b0, b1, b2, b3]
 }
 
+/// A string, as `WriteStr` writes it.
+pub(super) fn write_string(bytes: &mut Vec<u8>, text: &[u8]) -> Result<(), ArchiveError> {
+    let length = u32::try_from(text.len()).map_err(|_| ArchiveError::TocTooLarge)?;
+    bytes.extend_from_slice(&write_int(length));
+    bytes.extend_from_slice(text);
+    Ok(())
+}
+
+/// C's NULL as a string: a length of -1.
+pub(super) const NULL: [u8; INT_BYTES] = [1, 1, 0, 0, 0];
+
 /// An integer as `WriteInt` writes it: sign byte, then the magnitude, little-endian.
 pub(super) fn int(bytes: [u8; INT_BYTES]) -> Option<i64> {
     let [sign, b0, b1, b2, b3] = bytes;

@@ -117,13 +117,15 @@ pub async fn replace(run: &mut Run<'_>, backup: &Taken) -> Result<Replaced> {
     ctx.progress.began("in_place", format!("restoring backup `{}` into `{}` itself", backup.id, ctx.target.database()));
     let mut writes = 0;
     let mut first_safety = None;
-    for load in 1.. {
+    let mut loads = 0;
+    loop {
+        loads += 1;
         let allowed = load_once(run, backup, &properties).await.map_err(|error| by_recover(run, error))?;
         writes += allowed.writes;
         let safety = *first_safety.get_or_insert(allowed.safety);
         match prove_in_place(run, backup).await {
             Ok(proof) => return Ok(Replaced { proof, writes, safety }),
-            Err(error) if load < LOADS && run.writes == Writes::AcceptLoss && others_wrote(run, backup).await? => {
+            Err(error) if loads < LOADS && run.writes == Writes::AcceptLoss && others_wrote(run, backup).await? => {
                 ctx.progress.note(format!("{}; once more, since others wrote meanwhile", error.one_line()));
                 // It holds the lock that it waited for.
                 run.in_place.witness = None;
@@ -131,7 +133,6 @@ pub async fn replace(run: &mut Run<'_>, backup: &Taken) -> Result<Replaced> {
             Err(error) => return Err(error),
         }
     }
-    Err(Error::failed("the restore in place was not begun"))
 }
 
 /// Loads, and brings the history up to it.
@@ -200,7 +201,7 @@ struct Allowed {
 
 /// One try: locks, asks whether it may, loads.
 async fn load_over(run: &mut Run<'_>, backup: &Taken, properties: &DatabaseProperties) -> Result<Allowed> {
-    let (id, policy, ours_before) = (run.id, run.writes, run.ours.clone());
+    let (id, policy) = (run.id, run.writes);
     let Run { ctx, live, journal, in_place, ours, .. } = run;
     let (plan, _) = source::load_plan(ctx, backup)?;
     let present = Present::read(ctx, live, &plan.encoding).await?;
@@ -212,7 +213,7 @@ async fn load_over(run: &mut Run<'_>, backup: &Taken, properties: &DatabasePrope
 
     let mut loading = Box::pin(load::load_in_place(&live.tools, &ctx.target, &plan, contents, &ctx.progress));
     let mut blocked = pin!(blocked(ctx, live));
-    let asked = Asked { run: id, backup, policy, ours: &ours_before, properties, present: &present };
+    let asked = Asked { run: id, backup, policy, ours: &*ours, properties, present: &present };
     let (allowed, waiting) = tokio::select! {
         allowed = asked.allow(ctx, live, journal, &gate) => allowed?,
         error = &mut blocked => return Err(error),
@@ -298,7 +299,7 @@ impl Asked<'_> {
         journal.record(Step::BackupComplete { backup: safety.id, safety: true })?;
         if !self.present.is_still(&safety.manifest.sealed.inventory) {
             return Err(Error::new(Kind::NotRecovered, "others changed the schema while the restore in place began")
-                .hint(AGAIN));
+                .hint(format!("let them finish, {AGAIN}")));
         }
         journal.record(Step::InPlaceAllowed { transaction: waiting.xid })?;
         Ok((Allowed { writes: counted.total(), safety: safety.id }, waiting))
@@ -330,7 +331,7 @@ fn is_deadlock(error: &Error) -> bool {
 /// Where something stands, or the run is not a restore's own, it stays open, and only `recover` goes on with it.
 fn by_recover(run: &Run<'_>, error: Error) -> Error {
     if run.row.command == "restore" && run.in_place.state(run).is_none() {
-        return error;
+        return error.hint_if_none(format!("mend the cause, {AGAIN}"));
     }
     match error.hint_text().map(|hint| hint.replace(AGAIN, "then: ripcord recover")) {
         Some(hint) => error.hint(hint),

@@ -566,9 +566,7 @@ async fn in_place_again(run: &mut Run<'_>) -> Result<RunReport> {
     super::in_place::keep_writers_off(run).await?;
     let proof = match prove_in_place(run, &backup).await {
         Ok(proof) => {
-            let applied: Vec<(String, String)> =
-                backup.manifest.sealed.applied.iter().map(|row| (row.version.clone(), row.checksum.clone())).collect();
-            control::set_applied(run.live.session.client(), &applied).await?;
+            control::set_applied(run.live.session.client(), &beside::applied_of(&backup)).await?;
             proof
         }
         // Others may have written since the run died: their rows are counted as before any restore.

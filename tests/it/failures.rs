@@ -112,7 +112,7 @@ fn tells(ran: &Ran, database: &str, hint: &str) {
 
 /// Waits until the condition holds.
 #[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");

@@ -1,23 +1,19 @@
 //! A restore where the database stands: one transaction, behind whose locks others' writes are counted.
 
-use std::time::Duration;
-
+use crate::failures::wait_until;
+use crate::restore::filled;
 use crate::support::{Cluster, Db, Project};
 use crate::tables::{every_version, with_programs};
 
-fn filled(db: &Db<'_>) -> Project {
-    let project = Project::new(db);
-    project.shop();
-    project.run(&["apply"]).expect_code(0);
-    project
-}
-
-fn wait_for(what: &str, happened: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    while !happened() {
-        assert!(std::time::Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// Somebody who reads a table in a transaction that goes on and on, and the process at the server.
+fn report_on(db: &Db<'_>, table: &str) -> (std::process::Child, String) {
+    let sql = format!("begin; select count(*) from {table}; select pg_sleep(600)");
+    let reader = db.cluster.psql(&db.name).args(["-c", &sql]).env("PGAPPNAME", "the report").spawn().unwrap();
+    // On a server that is shared with other tests.
+    let sleeping = "select pid from pg_stat_activity \
+                    where application_name = 'the report' and wait_event = 'PgSleep' and datname = current_database()";
+    wait_until("the report sleeps", || !db.sql(sleeping).is_empty());
+    (reader, db.sql(sleeping))
 }
 
 #[test]
@@ -153,19 +149,11 @@ fn a_restore_in_place_does_not_wait_for_ever_for_a_lock_and_names_who_holds_it()
     let id = project.backup(&[]);
     db.sql("delete from orders where id > 50");
     project.configure("[timeouts]\nlock = \"300ms\"");
-    let sql = "begin; select count(*) from orders; select pg_sleep(600)";
-    let mut reader = db.cluster.psql(&db.name).args(["-c", sql]).env("PGAPPNAME", "the report").spawn().unwrap();
-    // On a server that is shared with other tests.
-    let reports = "from pg_stat_activity where application_name = 'the report' and datname = current_database()";
-    let waiting = &format!("select count(*) {reports} and wait_event = 'PgSleep'");
-    while db.sql(waiting) != "1" {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let (mut reader, pid) = report_on(&db, "orders");
 
     let ran = project.run(&["restore", &id, "--mode", "in-place", "--confirm", &db.name]).expect_code(7);
 
     assert!(ran.stderr.contains("others can go on writing until the restore begins"), "{ran:#?}");
-    let pid = db.sql(&format!("select pid {reports}"));
     assert!(ran.stderr.contains("has waited for a lock longer than 0.3s"), "{ran:#?}");
     assert!(ran.stderr.contains(&format!("process {pid} of role postgres (the report")), "{ran:#?}");
     let end = format!("pg_terminate_backend({pid})");
@@ -188,25 +176,17 @@ fn a_restore_in_place_that_is_blocked_behind_its_locks_has_changed_nothing() {
         db.name
     ));
     project.configure("[timeouts]\nlock = \"300ms\"");
-    let hold = |table: &str| {
-        let sql = format!("begin; select count(*) from {table}; select pg_sleep(600)");
-        let reader = db.cluster.psql(&db.name).args(["-c", &sql]).env("PGAPPNAME", "the report").spawn().unwrap();
-        let waiting = "select pid from pg_stat_activity \
-                       where application_name = 'the report' and wait_event = 'PgSleep' and datname = current_database()";
-        wait_for("the report sleeps", || !db.sql(waiting).is_empty());
-        (reader, db.sql(waiting))
-    };
     let restore = ["restore", &id, "--mode", "in-place", "--confirm", &db.name];
 
     // What came later goes first: blocked at it, and behind it.
     for table in ["later", "orders"] {
-        let (mut reader, pid) = hold(table);
+        let (mut reader, pid) = report_on(&db, table);
         let ran = project.json(&restore).expect_code(7);
         assert_eq!(ran.result()["database"], "unchanged", "{table}: {ran:#?}");
         assert!(ran.stderr.contains("then the same command again"), "{table}: {ran:#?}");
         db.sql(&format!("select pg_terminate_backend({pid})"));
         let _ = reader.wait();
-        wait_for("nothing of it is left", || {
+        wait_until("nothing of it is left", || {
             db.sql("select count(*) from pg_stat_activity where datname = current_database()") == "1"
         });
         assert_eq!(db.sql("select (select count(*) from later), (select count(*) from orders)"), "1|50");
@@ -260,13 +240,13 @@ fn every_write_that_passes_the_fence_is_counted_or_still_there() {
     let id = project.backup(&[]);
     let folder = tempfile::tempdir().unwrap();
     let passing = Passing::begin(&db, folder.path());
-    wait_for("it writes", || passing.acknowledged() > 3);
+    wait_until("it writes", || passing.acknowledged() > 3);
 
     let restore = ["restore", &id, "--mode", "in-place", "--writes", "accept-loss", "--confirm", &db.name];
     let ran = project.json(&restore).expect_code(0);
 
     let after = passing.acknowledged();
-    wait_for("it writes again", || passing.acknowledged() > after + 3);
+    wait_until("it writes again", || passing.acknowledged() > after + 3);
     drop(passing);
     let written = std::fs::read_to_string(folder.path().join("acknowledged")).unwrap().lines().count() as i64;
     let there: i64 = db.sql("select count(*) from orders where id > 1000").parse().unwrap();
@@ -299,7 +279,7 @@ fn a_load_that_nobody_lets_go_on_changes_nothing() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("it holds its locks", || flag.exists());
+    wait_until("it holds its locks", || flag.exists());
     // Readers go on, and so does who writes nothing of it.
     assert_eq!(db.sql("select count(*) from orders"), "10");
     assert!(
@@ -309,7 +289,7 @@ fn a_load_that_nobody_lets_go_on_changes_nothing() {
     );
     // Its connection ends, not the process: the locks that kept the load back are gone.
     db.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'ripcord gate' and datname = current_database()");
-    wait_for("the load is over", || {
+    wait_until("the load is over", || {
         db.sql("select count(*) from pg_stat_activity where application_name = 'pg_restore' and datname = current_database()") == "0"
     });
     std::fs::remove_file(&flag).unwrap();
@@ -318,6 +298,7 @@ fn a_load_that_nobody_lets_go_on_changes_nothing() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("nobody lets the load go on"), "{stderr}");
     assert!(stderr.contains("unchanged"), "{stderr}");
+    assert!(stderr.contains("hint: mend the cause, then the same command again"), "{stderr}");
     assert_eq!(db.sql("select count(*) from orders"), "10");
     project
         .run(&["restore", &id, "--mode", "in-place", "--writes", "accept-loss", "--confirm", &db.name])

@@ -13,7 +13,7 @@ const HISTORY: &str =
 
 const STATES: &str = "select string_agg(version || ' ' || state, ', ' order by id) from ripcord.schema_migrations";
 
-fn filled<'a>(db: &Db<'a>) -> Project {
+pub fn filled(db: &Db<'_>) -> Project {
     let project = Project::new(db);
     project.shop();
     project.run(&["apply"]).expect_code(0);
