@@ -8,6 +8,7 @@ mod rounds;
 mod statements;
 mod transaction;
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 pub use self::down::down;
@@ -115,12 +116,15 @@ fn backoff(first: Duration, attempt: u32) -> Duration {
 
 /// Waits for what the server is doing; when the run shall stop, it is cancelled on the server first.
 async fn unless_cancelled(run: &Run<'_>, work: impl Future<Output = Result<()>>) -> Result<()> {
-    let cancelled = run.ctx.cancelled();
+    let mut work = pin!(work);
     tokio::select! {
-        done = work => done,
-        () = cancelled => {
-            run.live.session.cancel().await?;
-            Err(super::context::stopped())
+        done = &mut work => done,
+        () = run.ctx.cancelled() => {
+            let stopped = super::context::stopped();
+            match run.live.session.stop(work).await {
+                Ok(_) => Err(stopped),
+                Err(error) => Err(stopped.because(error).with_connection_lost()),
+            }
         }
     }
 }

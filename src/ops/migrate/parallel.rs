@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -213,16 +214,15 @@ impl Lane<'_, '_, '_> {
             // language=SQL
             session.batch("RESET SESSION AUTHORIZATION; RESET ROLE; SET CONSTRAINTS ALL IMMEDIATE").await
         };
+        let mut work = pin!(work);
         let mut failed = self.stop.clone();
-        let end = tokio::select! {
-            done = work => done.map_err(End::from),
-            () = self.ctx.cancelled() => Err(End::Failed(stopped())),
-            Ok(_) = failed.wait_for(|failed| *failed) => Err(End::Stopped),
+        let stop = tokio::select! {
+            done = &mut work => done.map(|()| None)?,
+            () = self.ctx.cancelled() => Some(End::Failed(stopped())),
+            Ok(_) = failed.wait_for(|failed| *failed) => Some(End::Stopped),
         };
-        if let Err(end) = end {
-            if !matches!(&end, End::Failed(error) if error.message() != stopped().message()) {
-                session.cancel().await?;
-            }
+        if let Some(end) = stop {
+            let _ = session.stop(work).await?;
             return Err(end);
         }
         let (xid, mut touched) = counts::own_and_touched(session).await?;

@@ -34,9 +34,6 @@ pub struct Limits {
 // language=SQL
 const MARKER: &str = "SELECT pg_catalog.current_setting('ripcord.run', true)";
 
-/// How long a cancelled statement may take to end before the connection counts as lost.
-const CANCEL_LIMIT: Duration = Duration::from_secs(30);
-
 /// Begins a transaction with its limits SET LOCAL.
 pub async fn begin(session: &Session, limits: &Limits) -> Result<()> {
     // language=SQL
@@ -143,7 +140,12 @@ pub async fn commit(session: &Session) -> Result<()> {
 /// Rolls back; an error only when the connection is lost.
 pub async fn rollback(session: &Session) -> Result<()> {
     // language=SQL
-    match session.batch("ROLLBACK").await {
+    let mut rolled_back = session.batch("ROLLBACK").await;
+    if rolled_back.is_err() && !session.is_closed() {
+        // A cancellation by somebody else hit it; the transaction is still there.
+        rolled_back = session.batch("ROLLBACK").await;
+    }
+    match rolled_back {
         Err(error) if error.connection_lost() || session.is_closed() => Err(error.with_connection_lost()),
         _ => Ok(()),
     }

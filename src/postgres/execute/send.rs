@@ -10,8 +10,8 @@ use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::ErrorPosition;
 
+use super::Session;
 use super::text::{self, shortened, words};
-use super::{CANCEL_LIMIT, Session};
 use crate::error::Error;
 use crate::migration::variables::Bound;
 use crate::migration::{Script, Statement};
@@ -104,20 +104,11 @@ pub(super) async fn run(session: &Session, piece: &Piece<'_>, limit: Duration) -
             Ok(outcome) => outcome,
             Err(_) => {
                 late = true;
-                let cancelled = session.cancel().await;
-                match tokio::time::timeout(CANCEL_LIMIT, &mut work).await {
+                match session.stop(work).await {
                     Ok(outcome) => outcome,
-                    Err(_) => {
-                        let mut error = Error::failed(format!(
-                            "migration `{}` ran longer than {} s, and the server does not answer",
-                            piece.file,
-                            limit.as_secs_f64()
-                        ))
-                        .with_connection_lost();
-                        if let Err(cause) = cancelled {
-                            error = error.because(cause);
-                        }
-                        return Err(Failure { error, completed: 0 });
+                    Err(error) => {
+                        let long = format!("migration `{}` ran longer than {} s", piece.file, limit.as_secs_f64());
+                        return Err(Failure { error: error.context(long), completed: 0 });
                     }
                 }
             }
@@ -126,7 +117,7 @@ pub(super) async fn run(session: &Session, piece: &Piece<'_>, limit: Duration) -
     let over = format!("it ran longer than {} s, the limit of a migration", limit.as_secs_f64());
     match outcome {
         Ok(()) if !late => Ok(done),
-        // The cancellation may still arrive, and would then hit whatever is sent next.
+        // It ended before the cancellation came, and was late all the same.
         Ok(()) => Err(Failure {
             error: Error::failed(format!("migration `{}` failed: {over}", piece.file)),
             completed: done.completed,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ use stream::{Address, Stream};
 
 /// The longest that closing waits for the server.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the server may take to end what was cancelled.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a cancelled statement is waited for before it is cancelled again.
+const STOP_AGAIN: Duration = Duration::from_millis(500);
 
 /// The longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -218,15 +225,53 @@ impl Session {
         Ok(results)
     }
 
-    /// Asks the server to cancel what the session is doing.
+    /// Cancels what the session is doing, and returns what came of it once it has ended. A cancellation that arrives
+    /// between two statements finds nothing to cancel, so it is sent until the work ends. Where the server does not
+    /// end it, the connection is given up.
+    ///
+    /// # Errors
+    /// The connection counts as lost when the work has not ended after 30 s.
+    pub async fn stop<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Result<T> {
+        let mut refused = None;
+        let ended = tokio::time::timeout(STOP_LIMIT, async {
+            loop {
+                refused = self.cancel().await.err();
+                if let Ok(outcome) = tokio::time::timeout(STOP_AGAIN, work.as_mut()).await {
+                    return outcome;
+                }
+            }
+        });
+        if let Ok(outcome) = ended.await {
+            return Ok(outcome);
+        }
+        self.task.abort();
+        while !self.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        let error = Error::failed("the server does not end what was cancelled").with_connection_lost();
+        Err(match refused {
+            Some(cause) => error.because(cause),
+            None => error,
+        })
+    }
+
+    /// Asks the server to cancel what the session is doing, and waits until it has been dealt with.
+    ///
+    /// The server signals the backend, up to version 16 even twice, and then closes the connection that asked.
+    /// Whoever sends something else before may have that cancelled instead (libpq's PQcancel waits for the same
+    /// reason).
     pub async fn cancel(&self) -> Result<()> {
         let ask = async {
-            let stream = Stream::connect_to(&self.address).await.map_err(|error| explain::explain_network(&error))?;
+            let network = |error| explain::explain_network(&error);
+            let stream = Stream::connect_to(&self.address).await.map_err(network)?;
+            let (stream, mut watch) = stream.duplicate().map_err(network)?;
             let asked = match &self.tls_name {
                 Some(name) => self.token.cancel_query_raw(stream, connector(self.target.tls()?, name)?).await,
                 None => self.token.cancel_query_raw(stream, NoTls).await,
             };
-            asked.map_err(|error| explain(&error))
+            asked.map_err(|error| explain(&error))?;
+            watch.until_closed().await;
+            Ok::<(), Error>(())
         };
         let answer = tokio::time::timeout(CLOSE_LIMIT, ask).await;
         match answer {

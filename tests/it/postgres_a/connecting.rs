@@ -1,5 +1,6 @@
 //! Target and session.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use ripcord::postgres::Session;
@@ -226,5 +227,21 @@ async fn a_closed_session_has_no_backend_any_more() {
         session.close().await;
         let left = value(&other, &format!("select count(*) from pg_stat_activity where pid = {pid}")).await;
         assert_eq!(left, "0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stopped_ends_whenever_that_is_asked_and_nothing_after_it_is_hit() {
+    let db = Cluster::shared().database();
+    let session = session(&db).await;
+    for turn in 0..300 {
+        // Now before the server has begun, now while it is at work.
+        let mut work = pin!(session.batch("begin; select pg_sleep(600)"));
+        let _ = tokio::time::timeout(Duration::from_micros(turn * 20), work.as_mut()).await;
+        let answer = session.stop(work).await.unwrap();
+        assert_eq!(answer.unwrap_err().sqlstate(), Some("57014"), "{turn}");
+        for sql in ["rollback", "select 1", "select 2"] {
+            session.batch(sql).await.unwrap_or_else(|error| panic!("{turn}, {sql}: {error}"));
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Cluster {
             "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
         )
         .unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut conf = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
         writeln!(
             conf,
@@ -208,17 +208,25 @@ impl Cluster {
         self.restart();
     }
 
-    /// Kills every process of the server at once.
+    /// Kills every process of the server at once, and waits until they are gone: one that is left would keep the
+    /// shared memory, and no other server starts on the data.
     pub fn crash(&self) {
-        let pid = self.server_pid();
-        let _ = Command::new("pkill").args(["-KILL", "-P", &pid.to_string()]).status();
-        let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Path::new(&format!("/proc/{pid}/stat")).exists() && Instant::now() < deadline {
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if state.contains(") Z ") {
-                break;
-            }
+        let server = self.server_pid().to_string();
+        let signal = |signal: &str, pids: &[String]| {
+            let _ = Command::new("kill").arg(signal).args(pids).stderr(Stdio::null()).status();
+        };
+        // Stopped, it begins no new ones.
+        signal("-STOP", std::slice::from_ref(&server));
+        let children = Command::new("pgrep").args(["-P", &server]).output().expect("pgrep starts");
+        let mut pids: Vec<String> = String::from_utf8_lossy(&children.stdout).lines().map(str::to_owned).collect();
+        pids.push(server);
+        signal("-KILL", &pids);
+        let gone = |pid: &String| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |state| state.contains(") Z "))
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !pids.iter().all(gone) {
+            assert!(Instant::now() < deadline, "the server's processes do not end");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -250,7 +258,11 @@ impl Cluster {
             let mut server = server;
             let _ = server.wait();
         });
-        assert!(self.wait_until_ready(Duration::from_secs(60)), "the server did not come back");
+        if !self.wait_until_ready(Duration::from_secs(60)) {
+            let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(20).collect();
+            panic!("the server did not come back; its log, the last line first:\n{}", last.join("\n"));
+        }
     }
 
     /// A URL over TCP with the password.
@@ -261,6 +273,17 @@ impl Cluster {
     /// A URL over TCP as another role.
     pub fn url_as(&self, user: &str, password: &str, database: &str) -> String {
         format!("postgresql://{}:{}@127.0.0.1:{}/{}", percent(user), percent(password), self.port, percent(database))
+    }
+}
+
+/// A port below those that the system gives to outgoing connections: one of those could be taken by a client while
+/// its server is down.
+fn free_port() -> u16 {
+    loop {
+        let port = 10_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 22_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
