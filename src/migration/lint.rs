@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::script::opening;
 use super::source::Folder;
 use super::tree::{SyntaxProblem, each, with_tree};
-use super::{Migration, Parsed, Script, Statement, Version};
+use super::{Migration, Parsed, Placed, Script, Statement, Version};
 
 pub use judge::{Policy, judge, refuse_level, sweeps};
 pub use mend::mend;
@@ -72,11 +72,9 @@ pub fn lint(migrations: &[Migration], protected: bool) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut found = Found { migration, findings: &mut findings };
         found.content();
-        found.syntax(&migration.up);
-        found.transactions(&migration.up);
-        if let Some(down) = &migration.down {
-            found.syntax(down);
-            found.transactions(down);
+        for half in migration.placed() {
+            found.syntax(half);
+            found.transactions(half);
         }
         found.destruction(protected);
         found.remarks();
@@ -196,9 +194,10 @@ impl Found<'_> {
         });
     }
 
-    fn at(&mut self, script: &Script, offset: usize) {
+    fn at(&mut self, half: Placed<'_>, offset: usize) {
         if let Some(last) = self.findings.last_mut() {
-            let (line, column) = script.position(offset);
+            let (line, column) = half.script.position(offset);
+            last.file = half.file.to_owned();
             last.line = Some(line);
             last.column = Some(column);
         }
@@ -225,7 +224,8 @@ impl Found<'_> {
         }
     }
 
-    fn syntax(&mut self, script: &Script) {
+    fn syntax(&mut self, half: Placed<'_>) {
+        let script = half.script;
         for statement in &script.statements {
             if let Some(problem) = problem(script, statement) {
                 let message = format!("{} in `{}`", problem.message, opening(script.text(statement)));
@@ -235,12 +235,13 @@ impl Found<'_> {
                     (Severity::Error, "if the server takes it all the same: -- ripcord: allow syntax REASON")
                 };
                 self.add("syntax", severity, message, help);
-                self.at(script, statement.start + problem.start);
+                self.at(half, statement.start + problem.start);
             }
         }
     }
 
-    fn transactions(&mut self, script: &Script) {
+    fn transactions(&mut self, half: Placed<'_>) {
+        let script = half.script;
         for statement in &script.statements {
             if statement.effect.controls_transaction {
                 let message = format!(
@@ -253,7 +254,7 @@ impl Found<'_> {
                     message,
                     "take it out, and give what must run outside a transaction a file of its own",
                 );
-                self.at(script, statement.start);
+                self.at(half, statement.start);
             }
         }
     }
@@ -272,7 +273,7 @@ impl Found<'_> {
                     format!("it {what}"),
                     "if that is meant, say why in the file: -- ripcord: allow destructive REASON",
                 );
-                self.at(&migration.up, statement.start);
+                self.at(migration.placed_up(), statement.start);
             }
             if migration.down.is_none() && !self.allows("destructive-without-down") {
                 self.add(
@@ -281,7 +282,7 @@ impl Found<'_> {
                     format!("it {what}, and has no DOWN"),
                     "add a DOWN that brings the schema back; the data come back from the backup only",
                 );
-                self.at(&migration.up, statement.start);
+                self.at(migration.placed_up(), statement.start);
             }
         }
     }

@@ -26,7 +26,7 @@ pub mod variables;
 mod version;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,8 +201,10 @@ pub struct Migration {
     pub version: Version,
     /// Its name, without version and ending.
     pub name: String,
-    /// The file that UP stands in.
+    /// The file that UP stands in, and DOWN where it has none of its own.
     pub path: PathBuf,
+    /// The file that DOWN has to itself.
+    pub down_path: Option<PathBuf>,
     /// The file's name, as people and the guides call it.
     pub file_name: String,
     /// SHA-256 of the file (or of UP's and DOWN's file, in this order), hexadecimal.
@@ -229,6 +231,18 @@ impl Migration {
         (self.rank.unwrap_or(u32::MAX), &self.version, &self.file_name)
     }
 
+    /// UP, and the file that it stands in.
+    pub fn placed_up(&self) -> Placed<'_> {
+        Placed { script: &self.up, file: &self.path }
+    }
+
+    /// UP and then DOWN, each with the file that it stands in.
+    pub fn placed(&self) -> impl Iterator<Item = Placed<'_>> {
+        let down_file = self.down_path.as_deref().unwrap_or(&self.path);
+        let down = self.down.as_ref().map(|script| Placed { script, file: down_file });
+        [Some(self.placed_up()), down].into_iter().flatten()
+    }
+
     /// `version name`, as messages show it.
     pub fn label(&self) -> String {
         label(self.version.as_str(), &self.name)
@@ -238,6 +252,15 @@ impl Migration {
     pub fn is_called(&self, wanted: &str) -> bool {
         self.file_name == wanted || is_called(&self.version, &self.name, wanted)
     }
+}
+
+/// A script, and the file that its lines are counted in.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    /// What to run.
+    pub script: &'a Script,
+    /// Where it stands.
+    pub file: &'a Path,
 }
 
 /// `version_name`; the version alone where it holds the name already, as those of dated files do.

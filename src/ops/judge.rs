@@ -193,12 +193,9 @@ async fn doubt_syntax(session: &Session, migrations: &[Migration], findings: &mu
 /// The statement that a finding's line lies in.
 fn statement_at(migrations: &[Migration], finding: &Finding) -> Option<String> {
     let line = finding.line?;
-    let migration = migrations.iter().find(|migration| migration.path == finding.file)?;
-    let scripts = [Some(&migration.up), migration.down.as_ref()];
-    let statements = scripts
-        .into_iter()
-        .flatten()
-        .flat_map(|script| script.statements.iter().map(move |statement| (script, statement)));
+    let halves = migrations.iter().flat_map(Migration::placed).filter(|half| half.file == finding.file);
+    let scripts = halves.map(|half| half.script);
+    let statements = scripts.flat_map(|script| script.statements.iter().map(move |statement| (script, statement)));
     statements
         .filter(|(script, statement)| (script.line(statement)..=script.position(statement.end).0).contains(&line))
         .map(|(script, statement)| script.text(statement).to_owned())

@@ -8,7 +8,7 @@ use super::rules::{self, Group, Rule};
 use super::schema::{Named, Place, Schema};
 use super::{Finding, Severity, grants, lint, secrets};
 use crate::migration::tree::each;
-use crate::migration::{Migration, Script};
+use crate::migration::{Migration, Placed};
 use crate::settings::{Level, LintSettings};
 
 /// Findings of one rule in one file beyond which they are only counted: a file of rows has thousands.
@@ -93,8 +93,8 @@ pub fn judge(folder: &[Migration], chosen: &[Migration], policy: &Policy) -> Vec
         found.findings
     };
     findings.extend(each(chosen, of_one).into_iter().flatten());
-    let places: HashMap<&Path, usize> =
-        chosen.iter().enumerate().map(|(place, migration)| (migration.path.as_path(), place)).collect();
+    let files = chosen.iter().flat_map(|one| [Some(&one.path), one.down_path.as_ref()]).flatten();
+    let places: HashMap<&Path, usize> = files.enumerate().map(|(place, file)| (file.as_path(), place)).collect();
     findings.extend(of_schema(folder, &places, policy));
     findings.sort_by_key(|finding| (places.get(finding.file.as_path()).copied(), finding.line));
     findings
@@ -111,7 +111,7 @@ pub fn sweeps(migrations: &[Migration], policy: &Policy) -> Vec<Finding> {
             let before = found.findings.len();
             let message = format!("{verb} works through `{table}` in one transaction");
             let help = "do it in batches of some thousand rows, each committed";
-            found.add(rule, &migration.up, offset, message, Some(help.to_owned()));
+            found.add(rule, migration.placed_up(), offset, message, Some(help.to_owned()));
             if let Some(last) = found.findings.get_mut(before) {
                 last.table = Some(table);
             }
@@ -128,16 +128,16 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    fn add(&mut self, rule: &'static Rule, script: &Script, offset: usize, message: String, help: Option<String>) {
+    fn add(&mut self, rule: &'static Rule, half: Placed<'_>, offset: usize, message: String, help: Option<String>) {
         let Some(severity) = self.policy.severity(rule) else { return };
         if self.migration.metadata.allow.contains_key(rule.id) {
             return;
         }
-        let (line, column) = script.position(offset);
+        let (line, column) = half.script.position(offset);
         self.findings.push(Finding {
             rule: rule.id,
             severity,
-            file: self.migration.path.clone(),
+            file: half.file.to_owned(),
             line: Some(line),
             column: Some(column),
             message,
@@ -150,7 +150,7 @@ impl Judged<'_> {
         for id in self.migration.metadata.allow.keys() {
             if let (None, Some(rule)) = (rules::rule(id), rules::rule("unknown-rule")) {
                 let message = format!("it allows `{id}`, and there is no such rule");
-                self.add(rule, &self.migration.up, 0, message, Some("docs/rules has all of them".to_owned()));
+                self.add(rule, self.migration.placed_up(), 0, message, Some("docs/rules has all of them".to_owned()));
                 if let Some(last) = self.findings.last_mut() {
                     (last.line, last.column) = (None, None);
                 }
@@ -162,7 +162,7 @@ impl Judged<'_> {
         let wanted = rules::LINTER.iter().filter(|rule| self.policy.severity(rule).is_some()).collect();
         for Hazard { rule, offset, message, help, table, .. } in hazards(&self.migration.up, wanted) {
             let before = self.findings.len();
-            self.add(rule, &self.migration.up, offset, message, help);
+            self.add(rule, self.migration.placed_up(), offset, message, help);
             if let Some(last) = self.findings.get_mut(before) {
                 last.table = table;
             }
@@ -170,15 +170,15 @@ impl Judged<'_> {
     }
 
     fn secrets(&mut self) {
-        for script in [Some(&self.migration.up), self.migration.down.as_ref()].into_iter().flatten() {
+        for half in self.migration.placed() {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-            for leak in secrets::leaks(script) {
+            for leak in secrets::leaks(half.script) {
                 let count = counts.entry(leak.rule).or_default();
                 *count += 1;
                 if let Some(rule) = rules::rule(leak.rule).filter(|_| *count <= MOST) {
                     let message = format!("it holds {}", leak.what);
                     let help = "take it from a variable; what was committed once must be changed where it is used";
-                    self.add(rule, script, leak.offset, message, Some(help.to_owned()));
+                    self.add(rule, half, leak.offset, message, Some(help.to_owned()));
                 }
             }
             for (id, count) in counts {
@@ -190,12 +190,13 @@ impl Judged<'_> {
     }
 
     fn grants(&mut self) {
-        for script in [Some(&self.migration.up), self.migration.down.as_ref()].into_iter().flatten() {
+        for half in self.migration.placed() {
+            let script = half.script;
             for statement in &script.statements {
                 if let Some(opening) = grants::opening(script, statement)
                     && let Some(rule) = rules::rule(opening.rule)
                 {
-                    self.add(rule, script, statement.start, opening.message, Some(opening.help.to_owned()));
+                    self.add(rule, half, statement.start, opening.message, Some(opening.help.to_owned()));
                 }
             }
         }
@@ -214,7 +215,7 @@ fn of_schema(folder: &[Migration], chosen: &HashMap<&Path, usize>, policy: &Poli
         let Some(migration) = folder.get(number) else { return };
         if chosen.contains_key(migration.path.as_path()) {
             let mut found = Judged { migration, policy, findings: Vec::new() };
-            found.add(rule, &migration.up, offset, message, Some(help));
+            found.add(rule, migration.placed_up(), offset, message, Some(help));
             findings.extend(found.findings);
         }
     };

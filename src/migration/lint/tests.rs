@@ -154,6 +154,29 @@ fn with_level(rule: &str, level: Level) -> LintSettings {
     LintSettings { levels: [(rule.to_owned(), level)].into(), ..LintSettings::default() }
 }
 
+/// A DOWN in a file of its own is named by that file, with its lines.
+#[test]
+fn what_is_found_in_a_downs_own_file_names_that_file() {
+    let files = [
+        ("001_a.up.sql", "create table t (id int);\n"),
+        ("001_a.down.sql", "-- Undo.\ndrop table t\ndrop table u;\ncommit;\ngrant all on t to public;\n"),
+        ("002_b.up.sql", "selec 1;\n"),
+    ];
+    let found = judged(&files, &LintSettings::default(), false);
+    let told: Vec<String> = found
+        .iter()
+        .filter(|one| matches!(one.rule, "syntax" | "transaction-control" | "grant-to-public"))
+        .map(|one| format!("{} {} {}", one.rule, one.file.file_name().unwrap().display(), one.line.unwrap()))
+        .collect();
+    let expected = [
+        "syntax 001_a.down.sql 2",
+        "transaction-control 001_a.down.sql 4",
+        "grant-to-public 001_a.down.sql 5",
+        "syntax 002_b.up.sql 1",
+    ];
+    assert_eq!(told, expected);
+}
+
 #[test]
 fn each_rule_of_locks_and_compatibility_fires_and_does_not() {
     for (rule, bad, good) in [

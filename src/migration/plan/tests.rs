@@ -9,6 +9,7 @@ fn file(name: &str, depends: &[&str]) -> Migration {
         version: Version(version.to_owned()),
         name: rest.to_owned(),
         path: PathBuf::from(format!("{name}.sql")),
+        down_path: None,
         file_name: format!("{name}.sql"),
         checksum: format!("sum of {name}"),
         loose_checksum: format!("loose sum of {name}"),

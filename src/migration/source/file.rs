@@ -160,6 +160,7 @@ impl SqlFile {
             version: Version(self.named.version.clone()),
             name: self.named.name.clone(),
             path: self.path.clone(),
+            down_path: self.down.as_ref().map(|down| down.path.clone()),
             file_name: self.file_name.clone(),
             checksum: self.checksum(),
             loose_checksum: loose_checksum(&up, down.as_ref()),

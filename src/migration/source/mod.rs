@@ -139,6 +139,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         || matches!(name, "banners" | "transaction")
         || pages.iter().all(|page| page.named.style == Style::None);
     let mut migrations = Vec::with_capacity(pages.len());
+    let mut told_by_name = BTreeSet::new();
     let laid_out: Vec<(&SqlFile, &dyn Layout)> =
         pages.iter().zip(&chosen).map(|(page, (at, _))| (page, layout_at(*at))).collect();
     // Most of the time goes by in the parser. What is left out in the end was read for nothing.
@@ -167,11 +168,17 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
                 migration.master = true;
             }
             migration.rank = place.and_then(|place| u32::try_from(place).ok());
+            // These tools record whole names, so one time may stand in several.
+            let by_name = migration.file_name.ends_with("/migration.sql")
+                || matches!(layout.name(), "sql-migrate" | "node-pg-migrate");
+            if by_name || migration.rank.is_some() {
+                told_by_name.insert(migration.path.clone());
+            }
             migrations.push(migration);
         }
     }
     migrations.sort_by(|one, other| one.place().cmp(&other.place()));
-    number_twice(&mut migrations);
+    number_twice(&mut migrations, &told_by_name);
     // refinery and Flyway look into folders as well.
     for one in beside::find(folder, migrations.is_empty() || name == "flyway")? {
         match one.meant {
@@ -190,13 +197,13 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
     })
 }
 
-/// Drizzle's journal may name several files of one number, from branches that met. The first in its order keeps the
-/// number; the others are told by their whole names.
-fn number_twice(migrations: &mut [Migration]) {
+/// Where the folder's own tool tells migrations by their whole names, or by a journal, several may have one number, as
+/// when branches met. The first in the order keeps it; the others are told by their whole names.
+fn number_twice(migrations: &mut [Migration], told_by_name: &BTreeSet<PathBuf>) {
     let mut seen: BTreeSet<Version> = BTreeSet::new();
-    for migration in migrations.iter_mut().filter(|migration| migration.rank.is_some()) {
+    for migration in migrations.iter_mut().filter(|migration| told_by_name.contains(&migration.path)) {
         if !seen.insert(migration.version.clone()) {
-            migration.version = Version(names::stem(&migration.file_name).unwrap_or_default().to_owned());
+            migration.version = Version(version_name(&migration.file_name).unwrap_or_default());
         }
     }
 }

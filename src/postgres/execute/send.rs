@@ -241,7 +241,8 @@ fn told(session: &Session, piece: &Piece<'_>, refusal: &Refusal, completed: usiz
     if let Some(state) = explained.sqlstate() {
         told = told.because(format!("SQLSTATE {state}")).with_sqlstate(state);
         // Syntax, functions and parameters that came with a later version are plainly unknown to an older one.
-        if matches!(state, "42601" | "42704" | "42883") {
+        let parameter = state == "42704" && explained.message().starts_with("unrecognized configuration parameter");
+        if matches!(state, "42601" | "42883") || parameter {
             let version = session.server_version_num() / 10_000;
             told = told.because(format!("the server is PostgreSQL {version}: the statement may be for a newer one"));
         }

@@ -159,6 +159,33 @@ fn a_journal_may_name_a_number_twice() {
     assert_eq!(found, expected.map(|(version, label)| (version, label.to_owned())));
 }
 
+/// Prisma sorts and records whole names, and the folders of large teams hold one time more than once.
+#[test]
+fn what_is_told_by_its_name_may_share_a_number() {
+    let labels = |files: &[(&str, &str)]| -> Vec<(String, String)> {
+        dir(files).read().migrations.iter().map(|one| (one.version.to_string(), one.label())).collect()
+    };
+    let pair = |version: &str, label: &str| (version.to_owned(), label.to_owned());
+    let prisma = labels(&[
+        ("20240304123642_traces_view/migration.sql", "select 1;"),
+        ("20240304123642_traces_view_improvement/migration.sql", "select 2;"),
+        ("20240304123643_next/migration.sql", "select 3;"),
+    ]);
+    let improvement = "20240304123642_traces_view_improvement";
+    let expected = [
+        pair("20240304123642", "20240304123642_traces_view"),
+        pair(improvement, improvement),
+        pair("20240304123643", "20240304123643_next"),
+    ];
+    assert_eq!(prisma, expected);
+    let halves = "-- +migrate Up\nselect 1;\n-- +migrate Down\nselect 2;\n";
+    let sql_migrate = labels(&[("1_a.sql", halves), ("1_b.sql", halves)]);
+    assert_eq!(sql_migrate, [pair("1", "1_a"), pair("1_b", "1_b")]);
+    // Where the number is what is recorded, it is taken.
+    let golang = [("1_a.up.sql", "select 1;"), ("1_b.up.sql", "select 1;")];
+    assert_eq!(labels(&golang), [pair("1", "1_a"), pair("1", "1_b")]);
+}
+
 #[test]
 fn transactions_in_a_file_join_ours_or_part_the_statements() {
     let read = |text: &str| dir(&[("0001_a.sql", text)]).read().migrations.remove(0).up;
