@@ -36,8 +36,8 @@ pub fn destroyed_tables(statement: &str) -> Vec<String> {
 }
 
 /// The names, without schema and quotes, of all that a statement can destroy, when its text tells that: it works on
-/// tables that it names, and on nothing that hangs on them.
-pub fn destroys_only(statement: &str) -> Option<Vec<String>> {
+/// tables that it names, and on nothing that hangs on them, unless that may go as well (`cascading`).
+pub fn destroys_only(statement: &str, cascading: bool) -> Option<Vec<String>> {
     let tokens: Vec<Token> = Lexer::new(statement).collect::<Result<_, _>>().ok()?;
     let tokens: Vec<Token> = tokens.into_iter().filter(Token::is_significant).collect();
     let words = Words { sql: statement, tokens: &tokens };
@@ -45,7 +45,7 @@ pub fn destroys_only(statement: &str) -> Option<Vec<String>> {
     let plain = begins.iter().any(|begin| words.are(0, begin));
     let cascades = (0..tokens.len()).any(|at| words.are(at, &["cascade"]));
     let names = destroyed_tables(statement);
-    (plain && !cascades && !names.is_empty()).then(|| names.iter().map(|name| bare(name)).collect())
+    (plain && (cascading || !cascades) && !names.is_empty()).then(|| names.iter().map(|name| bare(name)).collect())
 }
 
 /// `shop."Order Lines"` → `Order Lines`.
@@ -172,12 +172,14 @@ mod tests {
 
     #[test]
     fn what_hangs_on_a_table_is_not_told_by_its_name() {
-        let only = |statement| destroys_only(statement).map(|names| names.join(" "));
+        let only = |statement| destroys_only(statement, false).map(|names| names.join(" "));
         assert_eq!(only("drop table if exists A, shop.\"B \"\"c\"").as_deref(), Some("a B \"c"));
         assert_eq!(only("alter table a drop b").as_deref(), Some("a"));
         for statement in ["drop table a cascade", "do $$ begin delete from a; end $$", "drop schema s", "drop type t"] {
             assert_eq!(only(statement), None, "{statement}");
         }
+        assert_eq!(destroys_only("drop table a cascade", true).unwrap(), ["a"]);
+        assert_eq!(destroys_only("drop schema s cascade", true), None);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::migration::lint::rules::{self, Group};
 use crate::migration::lint::{self, Finding, Policy, Severity};
 use crate::migration::source::Folder;
 use crate::migration::{self, Migration, Version};
-use crate::postgres::Session;
 use crate::postgres::checks::{self, TableSize};
+use crate::postgres::{Session, databases};
 
 /// Judges what is pending of a folder, and the live database itself.
 pub async fn online(ctx: &Context, folder: &Folder, policy: &Policy) -> Result<Vec<Finding>> {
@@ -80,17 +80,24 @@ pub async fn weigh(
 }
 
 /// What destroys only in tables that are not there destroys nothing that is there: a note. A table that the same
-/// run gives such a name by renaming is there.
+/// run gives such a name by renaming is there. Where nobody has made anything yet, there is none to rename, and
+/// nothing that hangs on what is dropped.
 async fn spare_new_tables(session: &Session, migrations: &[Migration], findings: &mut [Finding]) -> Result<()> {
+    let empty = databases::is_empty(session, &[]).await?;
     let statements = migrations.iter().flat_map(|one| one.up.statements.iter().map(|statement| one.up.text(statement)));
-    let renamed = statements.map(migration::renamed_to).collect::<Option<Vec<_>>>();
-    let Some(renamed) = renamed else { return Ok(()) };
+    let renamed = match empty {
+        true => Vec::new(),
+        false => match statements.map(migration::renamed_to).collect::<Option<Vec<_>>>() {
+            Some(renamed) => renamed,
+            None => return Ok(()),
+        },
+    };
     let mut found: Vec<(&mut Finding, Vec<String>)> = Vec::new();
     for finding in findings.iter_mut().filter(|one| matches!(one.rule, "destructive" | "destructive-without-down")) {
         let named = migrations.iter().filter(|one| one.path == finding.file).find_map(|one| {
             let place = (finding.line?, finding.column?);
             let statement = one.up.statements.iter().find(|statement| one.up.position(statement.start) == place)?;
-            migration::destroys_only(one.up.text(statement))
+            migration::destroys_only(one.up.text(statement), empty)
         });
         found.extend(named.map(|names| (finding, names)));
     }

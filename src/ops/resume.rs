@@ -255,11 +255,17 @@ async fn finish_or_undo(
         let report = RunReport::new("recover", Outcome::Unchanged, "unchanged, the restore had not replaced it");
         return Ok(run.close(report).await);
     }
-    let failed = dead.entries.iter().any(|entry| matches!(entry.step, Step::Failed { .. }));
-    if command == "apply" && !failed && all_applied(&run, &intent).await? {
+    let failed = dead.entries.iter().find_map(|entry| match &entry.step {
+        Step::Failed { error } => Some(error),
+        _ => None,
+    });
+    if command == "apply" && failed.is_none() && all_applied(&run, &intent).await? {
         return Ok(finish_applied(run).await);
     }
-    let failure = Error::failed(format!("run `{}` died before it was finished", dead.run));
+    let failure = match failed {
+        Some(error) => Error::failed(format!("run `{}` failed, and was not brought back", dead.run)).because(error),
+        None => Error::failed(format!("run `{}` died before it was finished", dead.run)),
+    };
     let report = bring_back(&mut run, failure).await;
     Ok(run.close(report).await)
 }

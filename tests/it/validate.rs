@@ -84,6 +84,27 @@ fn what_a_run_destroys_of_its_own_is_no_loss() {
     assert!(!ran.stderr.contains("drops table `c` (destructive)"), "{ran:#?}");
 }
 
+/// What cascades, and what a function gives another name, is told by no text; a database without tables has none.
+#[test]
+fn nothing_is_destroyed_where_nobody_has_made_anything() {
+    let db = Cluster::shared().database();
+    let project = Project::new(&db);
+    project.configure("[environments.strict]\nprotected = true\n");
+    let renames = "create function swap(old text, new text) returns void language plpgsql as \
+                   $$ begin execute format('alter table %I rename to %I', old, new); end $$;";
+    project
+        .migration("001_a.sql", &format!("create table a (a int);\n{renames}"), "drop function swap; drop table a;")
+        .migration("002_b.sql", "drop table a cascade;", "create table a (a int);");
+    project.json(&["plan", "--env", "strict"]).expect_code(0);
+    project.migration("002_b.sql", "drop schema public cascade;", "select 1;");
+    let ran = project.json(&["plan", "--env", "strict"]).expect_code(1);
+    assert!(ran.stderr.contains("(destructive)"), "{ran:#?}");
+    project.migration("002_b.sql", "drop table a cascade;", "create table a (a int);");
+    db.sql("create table kept (a int)");
+    let ran = project.json(&["plan", "--env", "strict"]).expect_code(1);
+    assert!(ran.stderr.contains("drops table `a` (destructive)"), "{ran:#?}");
+}
+
 #[test]
 fn a_rule_that_is_an_error_stops_a_run_before_anything_is_written() {
     let db = Cluster::shared().database();
