@@ -37,7 +37,7 @@ fn world() -> &'static World {
             );
             db.url()
         };
-        let project = Project::with_url(&fill(DATABASE));
+        let project = Project::with_url(&fill(DATABASE)).going_with_the_process();
         let elsewhere = fill("hostile_other");
         let create = || {
             let ran = project.json(&["backup", "create"]).expect_code(0);

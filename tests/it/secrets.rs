@@ -149,9 +149,11 @@ fn family(pid: u32) -> BTreeMap<u32, String> {
 /// Arguments and environment of ripcord and its children; what programs of PostgreSQL were seen.
 fn search_processes(pid: u32, when: &str) -> Vec<String> {
     let mut seen = Vec::new();
-    for (number, name) in family(pid) {
+    for number in family(pid).into_keys() {
         let read = |what: &str| std::fs::read(format!("/proc/{number}/{what}")).unwrap_or_default();
         let (arguments, environment) = (read("cmdline"), read("environ"));
+        // After them, since a child that has just begun becomes another program.
+        let name = String::from_utf8_lossy(&read("comm")).trim_end().to_owned();
         for (what, needle) in needles() {
             assert!(!contains(&arguments, &needle), "{when}: the {what} is an argument of {name}");
             for variable in environment.split(|byte| *byte == 0) {
@@ -284,7 +286,10 @@ fn nothing_secret_is_seen_of_the_children() {
     while db.sql(&waiting) == "0" {}
     assert!(search_processes(pid, "pg_dump runs").contains(&"pg_dump".to_owned()));
     vault.search("pg_dump runs");
-    db.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()");
+    db.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+            where datname = current_database() and query like '%pg_sleep(600)%' and pid <> pg_backend_pid()",
+    );
     let _ = holder.wait();
     let done = ran(run.wait_with_output().unwrap());
     assert_eq!(done.code, 0, "{done:#?}");

@@ -1,5 +1,6 @@
 //! The built binary, run in a project folder of its own.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -75,6 +76,22 @@ impl Project {
             "[environments.test]\nprotected = false\napproval = false\nallow_skip_backup = true\n",
         );
         project
+    }
+
+    /// For a static, which is never dropped: another process removes the folder when this one has ended.
+    pub fn going_with_the_process(self) -> Project {
+        let janitor = Command::new("/bin/sh")
+            .args(["-c", "cat > /dev/null; rm -rf \"$1\"", "janitor"])
+            .arg(self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C reaches the test process; this one must outlive it.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        std::mem::forget(janitor);
+        self
     }
 
     /// The folder.
