@@ -102,7 +102,7 @@ fn nothing_is_destroyed_where_nobody_has_made_anything() {
     project.migration("002_b.sql", "drop table a cascade;", "create table a (a int);");
     db.sql("create table kept (a int)");
     let ran = project.json(&["plan", "--env", "strict"]).expect_code(1);
-    assert!(ran.stderr.contains("drops table `a` (destructive)"), "{ran:#?}");
+    assert!(ran.stderr.contains("drops table `a` and what depends on it (destructive)"), "{ran:#?}");
 }
 
 #[test]

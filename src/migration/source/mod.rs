@@ -178,6 +178,7 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         }
     }
     migrations.sort_by(|one, other| one.place().cmp(&other.place()));
+    as_prisma_runs_them(&mut migrations);
     number_twice(&mut migrations, &told_by_name);
     // refinery and Flyway look into folders as well.
     for one in beside::find(folder, migrations.is_empty() || name == "flyway")? {
@@ -195,6 +196,20 @@ pub fn read(folder: &Path, layout: Option<&str>) -> Result<Folder> {
         skipped: reading.skipped,
         misnamed: reading.misnamed,
     })
+}
+
+/// Prisma goes by whole names, byte by byte: a date alone comes after the times of its day. Where that is not the order
+/// of the versions, each has its place.
+fn as_prisma_runs_them(migrations: &mut [Migration]) {
+    let name = |one: &Migration| version_name(&one.file_name);
+    let prismas = migrations.iter().all(|one| one.file_name.ends_with("/migration.sql"));
+    if !prismas || migrations.is_sorted_by_key(name) {
+        return;
+    }
+    migrations.sort_by_key(name);
+    for (place, migration) in migrations.iter_mut().enumerate() {
+        migration.rank = u32::try_from(place).ok();
+    }
 }
 
 /// Where the folder's own tool tells migrations by their whole names, or by a journal, several may have one number, as

@@ -187,6 +187,27 @@ fn what_is_told_by_its_name_may_share_a_number() {
 }
 
 #[test]
+fn prismas_migrations_run_in_the_order_of_their_names() {
+    let versions = |names: &[&str]| -> Vec<(String, Option<u32>)> {
+        let files: Vec<(String, &str)> =
+            names.iter().map(|name| (format!("{name}/migration.sql"), "select 1;")).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        dir(&files).read().migrations.iter().map(|one| (one.version.to_string(), one.rank)).collect()
+    };
+    let expected =
+        [("20250624080000", Some(0)), ("20250625095301", Some(1)), ("20250625", Some(2)), ("20250626", Some(3))];
+    assert_eq!(
+        versions(&["20250625_add_chart", "20250624080000_a", "20250626_b", "20250625095301_add_enum"]),
+        expected.map(|(version, rank)| (version.to_owned(), rank))
+    );
+    // Where both orders are one, a number is a number, and one that comes too late is told.
+    assert_eq!(
+        versions(&["0_init", "20250624080000_a"]),
+        [("0".to_owned(), None), ("20250624080000".to_owned(), None)]
+    );
+}
+
+#[test]
 fn transactions_in_a_file_join_ours_or_part_the_statements() {
     let read = |text: &str| dir(&[("0001_a.sql", text)]).read().migrations.remove(0).up;
     let run = |text: &str| {
